@@ -1,0 +1,30 @@
+//! The custom resources: their fields, defaults and rules.
+//!
+//! Group `infra.virtrigaud.io`, version `v1beta1`. [`VMMigration`] is ours to the letter of its reference; [`Provider`] and
+//! [`VirtualMachine`] accept the manifests that users already have and preserve what they do not know.
+//!
+//! Architecture Invariant: no hypervisor, no storage and no Kubernetes client is known here.
+
+mod duration;
+mod key;
+mod migration;
+mod provider;
+mod status;
+mod virtual_machine;
+
+pub mod names;
+
+pub use duration::{GoDuration, ParseDurationError};
+pub use k8s_openapi::api::core::v1::Secret;
+pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
+pub use key::Key;
+pub use kube::{Resource, ResourceExt};
+pub use migration::{
+    CleanupPolicy, DiskFormat, MigrationStorage, NetworkHint, ObjectReference, ResourceHints, RetryPolicy, StorageType,
+    VMMigration, VMMigrationSpec,
+};
+pub use provider::{Provider, ProviderDefaults, ProviderSpec, ProviderStatus, ProviderType};
+pub use status::{DiskStatus, Phase, SourcePower, VMMigrationStatus};
+pub use virtual_machine::{
+    ImportedDisk, PowerStateSpec, VirtualMachine, VirtualMachineNetwork, VirtualMachineSpec, VirtualMachineStatus,
+};

@@ -1,0 +1,70 @@
+//! Names that are part of the API: labels, annotations, the finalizer, condition types, event reasons.
+
+/// The API group.
+pub const GROUP: &str = "infra.virtrigaud.io";
+/// The API version.
+pub const VERSION: &str = "v1beta1";
+/// Keeps a `VMMigration` until what it made is gone.
+pub const FINALIZER: &str = "vmmigration.infra.virtrigaud.io/cleanup";
+/// Label: the source provider's type.
+pub const LABEL_SOURCE_PROVIDER: &str = "migration.virtrigaud.io/source-provider";
+/// Label: the target provider's type.
+pub const LABEL_TARGET_PROVIDER: &str = "migration.virtrigaud.io/target-provider";
+
+/// Condition types.
+pub mod condition {
+    /// Source and target validation complete.
+    pub const VALIDATED: &str = "Validated";
+    /// Source VM snapshot created.
+    pub const SNAPSHOTTED: &str = "Snapshotted";
+    /// Disk exported from source.
+    pub const EXPORTED: &str = "Exported";
+    /// The upload under way (as in the reference's examples).
+    pub const TRANSFERRING: &str = "Transferring";
+    /// Disk uploaded to storage.
+    pub const TRANSFERRED: &str = "Transferred";
+    /// Disk format converted.
+    pub const CONVERTED: &str = "Converted";
+    /// Disk downloaded from storage.
+    pub const IMPORTED: &str = "Imported";
+    /// Target VM created.
+    pub const CREATED: &str = "Created";
+    /// Migration completed.
+    pub const READY: &str = "Ready";
+    /// Migration failed.
+    pub const FAILED: &str = "Failed";
+}
+
+/// Event reasons.
+pub mod event {
+    /// Source VM validation started.
+    pub const VALIDATION_STARTED: &str = "ValidationStarted";
+    /// Source VM and target provider validated.
+    pub const VALIDATION_SUCCESSFUL: &str = "ValidationSuccessful";
+    /// Snapshot created.
+    pub const SNAPSHOT_CREATED: &str = "SnapshotCreated";
+    /// Disk export started.
+    pub const EXPORT_STARTED: &str = "ExportStarted";
+    /// Disk export completed.
+    pub const EXPORT_COMPLETED: &str = "ExportCompleted";
+    /// Upload to storage started.
+    pub const TRANSFER_STARTED: &str = "TransferStarted";
+    /// Upload progress.
+    pub const TRANSFER_PROGRESS: &str = "TransferProgress";
+    /// Upload completed.
+    pub const TRANSFER_COMPLETED: &str = "TransferCompleted";
+    /// Download from storage started.
+    pub const IMPORT_STARTED: &str = "ImportStarted";
+    /// Download completed.
+    pub const IMPORT_COMPLETED: &str = "ImportCompleted";
+    /// Target VM created successfully.
+    pub const VM_CREATED: &str = "VMCreated";
+    /// Migration completed successfully.
+    pub const MIGRATION_COMPLETED: &str = "MigrationCompleted";
+    /// Migration failed, retry scheduled.
+    pub const RETRY_SCHEDULED: &str = "RetryScheduled";
+    /// Maximum retry attempts exceeded.
+    pub const MAX_RETRIES_EXCEEDED: &str = "MaxRetriesExceeded";
+    /// Migration failed.
+    pub const MIGRATION_FAILED: &str = "MigrationFailed";
+}

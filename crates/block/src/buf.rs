@@ -1,0 +1,174 @@
+//! Aligned buffers out of a pool with a fixed budget of bytes.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Alignment of a buffer's first byte: what direct I/O asks for on every disk in use.
+pub const ALIGN: usize = 4096;
+
+/// A pool of buffers of one size. Taking one waits until one is free: that is the pipeline's back-pressure.
+#[derive(Clone)]
+pub struct Pool {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    size: usize,
+    permits: Arc<Semaphore>,
+    free: Mutex<Vec<Memory>>,
+}
+
+/// Memory with an aligned start. Plain safe memory with room to slide the start to the next aligned address; it never
+/// grows, so it never moves.
+struct Memory {
+    bytes: Box<[u8]>,
+    start: usize,
+}
+
+impl Memory {
+    fn new(size: usize) -> Self {
+        let bytes = vec![0u8; size + ALIGN].into_boxed_slice();
+        let start = bytes.as_ptr().align_offset(ALIGN);
+        Self { bytes, start }
+    }
+}
+
+impl Pool {
+    /// A pool of `count` buffers of `size` bytes each, allocated as they are first needed.
+    pub fn new(size: usize, count: usize) -> Self {
+        let permits = Arc::new(Semaphore::new(count));
+        Self {
+            shared: Arc::new(Shared {
+                size,
+                permits,
+                free: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Size of each buffer in bytes.
+    pub fn size(&self) -> usize {
+        self.shared.size
+    }
+
+    /// Waits for a free buffer and sets its length. What it holds is left over from its last use.
+    ///
+    /// `len` is cut at the pool's buffer size.
+    pub async fn take(&self, len: usize) -> Buf {
+        // The semaphore is never closed; were it, a buffer without permit would still be correct.
+        let permit = Arc::clone(&self.shared.permits).acquire_owned().await.ok();
+        let reused = self.shared.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let memory = reused.unwrap_or_else(|| Memory::new(self.shared.size));
+        Buf {
+            len: len.min(self.shared.size),
+            memory: Some(memory),
+            home: Some((Arc::clone(&self.shared), permit)),
+        }
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("size", &self.shared.size)
+            .field("free", &self.shared.permits.available_permits())
+            .finish()
+    }
+}
+
+/// A buffer whose first byte is aligned to [`ALIGN`]. It goes back to its pool when it is dropped.
+pub struct Buf {
+    len: usize,
+    /// Present until the drop.
+    memory: Option<Memory>,
+    home: Option<(Arc<Shared>, Option<OwnedSemaphorePermit>)>,
+}
+
+impl Buf {
+    /// A buffer that belongs to no pool, filled with zeros. For small pieces and tests.
+    pub fn alone(len: usize) -> Self {
+        Self {
+            len,
+            memory: Some(Memory::new(len)),
+            home: None,
+        }
+    }
+
+    /// A buffer that belongs to no pool with a copy of `bytes`.
+    pub fn copy_of(bytes: &[u8]) -> Self {
+        let mut buf = Self::alone(bytes.len());
+        buf.copy_from_slice(bytes);
+        buf
+    }
+
+    /// The most bytes it can hold.
+    pub fn capacity(&self) -> usize {
+        self.memory.as_ref().map_or(0, |memory| memory.bytes.len() - ALIGN)
+    }
+
+    /// Sets the length, cut at the capacity. Bytes that come into view are left over from earlier use.
+    pub fn set_len(&mut self, len: usize) {
+        self.len = len.min(self.capacity());
+    }
+}
+
+impl Deref for Buf {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.memory {
+            Some(memory) => &memory.bytes[memory.start..memory.start + self.len],
+            None => &[],
+        }
+    }
+}
+
+impl DerefMut for Buf {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match &mut self.memory {
+            Some(memory) => &mut memory.bytes[memory.start..memory.start + self.len],
+            None => &mut [],
+        }
+    }
+}
+
+impl AsRef<[u8]> for Buf {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl fmt::Debug for Buf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Buf({} bytes)", self.len)
+    }
+}
+
+impl Drop for Buf {
+    fn drop(&mut self) {
+        // The memory goes back before the permit: whoever gets the permit finds it.
+        if let (Some((shared, _permit)), Some(memory)) = (self.home.take(), self.memory.take()) {
+            shared.free.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_pool_never_has_more_than_its_count() {
+        let pool = Pool::new(8192, 2);
+        let (first, second) = (pool.take(8192).await, pool.take(100).await);
+        assert_eq!((first.len(), second.len()), (8192, 100));
+        assert_eq!(first.as_ptr().align_offset(ALIGN), 0);
+        let third = tokio::time::timeout(std::time::Duration::from_millis(20), pool.take(1)).await;
+        assert!(third.is_err(), "a third buffer came out of a pool of two");
+        drop(first);
+        assert_eq!(pool.take(9000).await.len(), 8192);
+    }
+}

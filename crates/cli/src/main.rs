@@ -1,0 +1,2 @@
+//! The vmferry command.
+fn main() {}

@@ -1,0 +1,25 @@
+//! Hypervisors: the ports, and one folder for each hypervisor.
+//!
+//! A hypervisor can be a source ([`SourceHost`]) and a target ([`TargetHost`]). Every call is idempotent, so that whoever
+//! crashed between the act and its record may simply call again: what is made carries the migration's [`Owner`], what is
+//! asked for twice is found the second time, and what is deleted twice is gone the second time.
+//!
+//! Architecture Invariant: a provider knows nothing of phases, retries or staging, and nothing of custom resources.
+
+mod error;
+mod model;
+mod port;
+
+pub mod credentials;
+#[cfg(feature = "libvirt")]
+pub mod libvirt;
+
+pub use error::{Error, Kind};
+pub use model::{
+    Accel, Disk, DiskBus, Firmware, Hardware, Nic, NicAttachment, Owner, PowerState, Vm, VmId, VmSelector,
+};
+pub use port::{
+    CreatedVm, DiskSink, DiskSource, Frozen, FrozenId, Hypervisor, SourceHost, TargetDisk, TargetHost, TargetPlan,
+    VmSpec, Volume, VolumeId, VolumeSpec,
+};
+pub use vmferry_image::{ImageFormat, UnknownFormat};

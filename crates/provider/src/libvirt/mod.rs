@@ -1,0 +1,1 @@
+//! libvirt/KVM, through the libvirt API.

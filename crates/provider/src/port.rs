@@ -1,0 +1,198 @@
+//! The ports of this crate.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use vmferry_block::{AllocationMap, Buf};
+
+use crate::{Error, ImageFormat, Owner, PowerState, Vm, VmId, VmSelector};
+
+/// A hypervisor, as source and as target.
+#[async_trait]
+pub trait Hypervisor: SourceHost + TargetHost {
+    /// How messages name it: kind and endpoint, never a credential.
+    fn describe(&self) -> String;
+
+    /// Whether it answers and accepts the credentials.
+    async fn check(&self) -> Result<(), Error>;
+
+    /// Finds a VM and reads its hardware. [`NotFound`](crate::Kind::NotFound) where there is none.
+    async fn find_vm(&self, vm: &VmSelector) -> Result<Vm, Error>;
+}
+
+/// A frozen, consistent state of a VM's disks: a backup job, a snapshot, or the files of a VM that is shut off.
+///
+/// Two equal ids are the same point in time, byte for byte.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct FrozenId(pub String);
+
+/// A frozen state and how it came about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frozen {
+    /// Its id: the `snapshotId` of the status.
+    pub id: FrozenId,
+    /// One sentence for the event: `pull-mode backup job …, file systems frozen by the guest agent`.
+    pub detail: String,
+}
+
+/// The side that a VM leaves.
+#[async_trait]
+pub trait SourceHost: Send + Sync {
+    /// Refuses, before anything is made, what could not be exported: unsupported disks, a missing or hostile backing file.
+    async fn check_source(&self, vm: &Vm) -> Result<(), Error>;
+
+    /// Freezes the VM's disks, or finds the state that was frozen for `owner` before and still holds.
+    ///
+    /// `keep` says that the snapshot is to outlive the migration, where the hypervisor can do that.
+    async fn freeze(&self, vm: &Vm, owner: &Owner, keep: bool) -> Result<Frozen, Error>;
+
+    /// The state frozen for `owner` that still holds, if any.
+    async fn frozen(&self, vm: &Vm, owner: &Owner) -> Result<Option<Frozen>, Error>;
+
+    /// Ends what was frozen for `owner` and removes all that came with it (job, scratch files, sockets; the snapshot too
+    /// unless `keep`). Nothing to do is success, and so is a VM that is gone.
+    async fn release(&self, vm: &VmSelector, owner: &Owner, keep: bool) -> Result<(), Error>;
+
+    /// Opens a disk in the frozen state. [`FrozenStateGone`](crate::Kind::FrozenStateGone) where it does not hold any more.
+    async fn open_disk(&self, vm: &Vm, frozen: &FrozenId, disk: &str) -> Result<Arc<dyn DiskSource>, Error>;
+
+    /// Deletes the VM and its disks: only for `deleteSource: true`, after the target was validated. Gone is success.
+    async fn delete_source(&self, vm: &VmSelector) -> Result<(), Error>;
+}
+
+/// A disk that can be read at any offset, by several tasks at once.
+#[async_trait]
+pub trait DiskSource: Send + Sync {
+    /// Virtual size in bytes.
+    fn capacity(&self) -> u64;
+
+    /// Which parts hold data.
+    async fn map(&self) -> Result<AllocationMap, Error>;
+
+    /// Fills the whole of `buf` from `offset` and gives it back.
+    async fn read(&self, offset: u64, buf: Buf) -> Result<Buf, Error>;
+
+    /// Called once after the last read: whether the frozen state held all through. A copy is good only when it says so.
+    async fn finish(&self) -> Result<(), Error>;
+}
+
+/// What is to be made at the target, for checking beforehand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetPlan {
+    /// Name of the VM to be made.
+    pub name: String,
+    /// Where its disks go (libvirt: a pool); `None` is the provider's default.
+    pub storage: Option<String>,
+    /// Its disks.
+    pub disks: Vec<VolumeSpec>,
+    /// What its network interfaces will be attached to.
+    pub attachments: Vec<crate::NicAttachment>,
+}
+
+/// A volume to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeSpec {
+    /// Position among the VM's disks, from 0.
+    pub index: u32,
+    /// Name of the VM that it is for.
+    pub vm_name: String,
+    /// Where it goes (libvirt: a pool); `None` is the provider's default.
+    pub storage: Option<String>,
+    /// Format of the file.
+    pub format: ImageFormat,
+    /// Virtual size in bytes.
+    pub capacity: u64,
+}
+
+/// The hypervisor's own name of a volume (libvirt: `pool/volume`).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct VolumeId(pub String);
+
+/// A volume of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// Its id.
+    pub id: VolumeId,
+    /// Its format.
+    pub format: ImageFormat,
+}
+
+/// A volume file that is written from front to back.
+#[async_trait]
+pub trait DiskSink: Send + Sync {
+    /// How many writes may be under way at once. At 1, they come in ascending order and each waits for the one before.
+    fn concurrency(&self) -> usize;
+
+    /// Writes `buf` at `offset` of the *file* (the container, with its header and tables), never past the length that is
+    /// later given to [`finish`](Self::finish). What is never written reads as zeros.
+    async fn write(&self, offset: u64, buf: Buf) -> Result<(), Error>;
+
+    /// Makes the file `len` bytes long and durable.
+    async fn finish(&self, len: u64) -> Result<(), Error>;
+}
+
+/// A VM to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmSpec {
+    /// Its name.
+    pub name: String,
+    /// What it is made of, hints applied.
+    pub hardware: crate::Hardware,
+    /// Its volumes, one for each disk of the hardware, in the same order.
+    pub disks: Vec<TargetDisk>,
+}
+
+/// A volume that becomes a disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetDisk {
+    /// The volume.
+    pub volume: VolumeId,
+    /// Its format.
+    pub format: ImageFormat,
+}
+
+/// A VM that we made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreatedVm {
+    /// Its id.
+    pub id: VmId,
+    /// Its name.
+    pub name: String,
+}
+
+/// The side at which a VM arrives.
+#[async_trait]
+pub trait TargetHost: Send + Sync {
+    /// The format that its disks have unless another is asked for.
+    fn native_format(&self) -> ImageFormat;
+
+    /// The formats that its disks can have.
+    fn formats(&self) -> &'static [ImageFormat];
+
+    /// Refuses, before anything is made, what could not be made: pool, space, format, networks, the name. A VM of that name
+    /// that carries `owner` is no obstacle.
+    async fn check_target(&self, plan: &TargetPlan, owner: &Owner) -> Result<(), Error>;
+
+    /// Makes an empty volume, or finds the one that was made for `owner` before.
+    async fn create_volume(&self, spec: &VolumeSpec, owner: &Owner) -> Result<Volume, Error>;
+
+    /// Opens a volume of `owner` for writing, from the front, whatever it held before.
+    async fn open_sink(&self, volume: &VolumeId, owner: &Owner, len: u64) -> Result<Arc<dyn DiskSink>, Error>;
+
+    /// Opens a volume for reading its content back.
+    async fn open_volume(&self, volume: &VolumeId, format: ImageFormat) -> Result<Arc<dyn DiskSource>, Error>;
+
+    /// Deletes a volume of `owner`, and no other. Gone is success.
+    async fn delete_volume(&self, spec: &VolumeSpec, owner: &Owner) -> Result<(), Error>;
+
+    /// Defines the VM, not started, or finds the one that was made for `owner` before.
+    /// [`NameTaken`](crate::Kind::NameTaken) where the name is another's.
+    async fn create_vm(&self, spec: &VmSpec, owner: &Owner) -> Result<CreatedVm, Error>;
+
+    /// Starts or stops a VM of `owner`, and waits until it is so.
+    async fn set_power(&self, vm: &VmId, owner: &Owner, power: PowerState) -> Result<(), Error>;
+
+    /// Deletes the VM of that name (stopping it first) if it carries `owner`, and no other. Its volumes stay. Gone is success.
+    async fn delete_created(&self, name: &str, owner: &Owner) -> Result<(), Error>;
+}

@@ -1,0 +1,1 @@
+//! NFS, as a mounted path.

@@ -1,0 +1,109 @@
+//! The port of this crate.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use vmferry_block::Buf;
+
+use crate::{Error, ObjectKey};
+
+/// A whole object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectMeta {
+    /// Length in bytes.
+    pub len: u64,
+    /// Changes whenever the object does: an ETag, or inode and modification time.
+    pub version: String,
+}
+
+/// The id of an upload, valid in any process until it is completed or aborted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UploadId(pub String);
+
+/// A part that arrived whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Its number, from 0. Part `n` starts at `n` × the part size.
+    pub number: u32,
+    /// What the store wants to hear again on completion (S3: the ETag); empty where it wants nothing.
+    pub tag: String,
+}
+
+/// What a store says of the parts of an upload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Uploaded {
+    /// The upload is under way and these parts arrived.
+    Parts(Vec<Part>),
+    /// The upload is under way; the store keeps no list of parts, so the caller's own list counts.
+    Unlisted,
+    /// There is no such upload: completed, aborted or expired.
+    Gone,
+}
+
+/// What a store asks of parts. All parts of an upload but the last are of one size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartLimits {
+    /// Smallest size in bytes.
+    pub min: u64,
+    /// Largest size in bytes.
+    pub max: u64,
+    /// Largest number of parts.
+    pub count: u32,
+}
+
+/// A staging store.
+#[async_trait]
+pub trait StagingStore: Send + Sync {
+    /// How messages name it: kind and place, never a credential.
+    fn describe(&self) -> String;
+
+    /// Where the object is, for the status: `s3://bucket/key`, `nfs:///path/key`.
+    fn url(&self, key: &ObjectKey) -> String;
+
+    /// What it asks of parts.
+    fn limits(&self) -> PartLimits;
+
+    /// Whether it answers, takes the credentials, can be written, and (where it can tell) has room for `need` bytes.
+    async fn check(&self, need: u64) -> Result<(), Error>;
+
+    /// The object, if it exists and is whole.
+    async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, Error>;
+
+    /// Fills the whole of `buf` from `offset` of the object with this version and gives it back.
+    async fn read(&self, key: &ObjectKey, version: &str, offset: u64, buf: Buf) -> Result<Buf, Error>;
+
+    /// Starts an upload of `len` bytes in parts of `part_size`.
+    async fn begin(&self, key: &ObjectKey, len: u64, part_size: u64) -> Result<UploadId, Error>;
+
+    /// The parts of an upload.
+    async fn parts(&self, key: &ObjectKey, upload: &UploadId) -> Result<Uploaded, Error>;
+
+    /// Stores a part, given as consecutive pieces and its offset in the object. Parts may come in parallel, out of order
+    /// and again. When this returns, the part survives the end of this process.
+    async fn put_part(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        number: u32,
+        offset: u64,
+        pieces: &[Buf],
+    ) -> Result<Part, Error>;
+
+    /// Makes the object out of its parts, all at once: before, there is no object of this name; afterwards it is whole and
+    /// durable. [`NameTaken`](crate::Kind::NameTaken) where an object of that name exists.
+    async fn complete(&self, key: &ObjectKey, upload: &UploadId, parts: &[Part]) -> Result<ObjectMeta, Error>;
+
+    /// Ends every upload of this key, if any, and gives its space back.
+    async fn abort(&self, key: &ObjectKey) -> Result<(), Error>;
+
+    /// Deletes the object, if it exists, and the folders that this leaves empty.
+    async fn delete(&self, key: &ObjectKey) -> Result<(), Error>;
+
+    /// The note beside the object, if any.
+    async fn note(&self, key: &ObjectKey) -> Result<Option<String>, Error>;
+
+    /// Replaces the note beside the object, all at once.
+    async fn put_note(&self, key: &ObjectKey, text: &str) -> Result<(), Error>;
+
+    /// Deletes the note beside the object, if any.
+    async fn delete_note(&self, key: &ObjectKey) -> Result<(), Error>;
+}
