@@ -1,12 +1,21 @@
 //! Disk images as streams.
 //!
 //! Writing starts from an allocation map: [`Layout`] says where every byte of the file comes from before the first one is
-//! written, so any part of the file can be made independently of the others. Reading goes over [`ReadAt`], wherever the
-//! bytes are.
+//! written, so any part of the file can be made independently of the others. Reading goes over [`ReadAt`](vmferry_block::ReadAt), wherever
+//! the bytes are ([`Image`]).
 //!
 //! Architecture Invariant: this crate does not know where bytes come from or go to. It opens no file: whoever calls it
 //! decides what may be opened ([`Opener`]).
 
+mod error;
 mod format;
+mod image;
+mod layout;
+mod qcow2;
+mod source;
 
+pub use error::{Error, Kind};
 pub use format::{ImageFormat, UnknownFormat};
+pub use image::{DataRun, Image};
+pub use layout::{Layout, Piece};
+pub use source::{BackingRef, Limits, NoBacking, Opener, Source};

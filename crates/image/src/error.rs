@@ -1,0 +1,35 @@
+//! How reading and laying out images fails.
+
+use vmferry_fault::{Class, Fault, Kind as FaultKind};
+
+/// A failure with an image.
+pub type Error = Fault<Kind>;
+
+/// The kinds of [`Error`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The image contradicts itself or its format.
+    Corrupt,
+    /// The image is sound, and uses something that vmferry does not read or write.
+    Unsupported,
+    /// The image is encrypted.
+    Encrypted,
+    /// The image names a backing file that must not be opened.
+    Hostile,
+    /// The image names a backing file that is not there.
+    Missing,
+    /// The bytes underneath could not be read.
+    Io,
+    /// vmferry itself is wrong.
+    Bug,
+}
+
+impl FaultKind for Kind {
+    fn class(self) -> Class {
+        match self {
+            Self::Io => Class::Retryable,
+            Self::Bug => Class::Bug,
+            Self::Corrupt | Self::Unsupported | Self::Encrypted | Self::Hostile | Self::Missing => Class::Permanent,
+        }
+    }
+}
