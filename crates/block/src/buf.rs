@@ -1,7 +1,7 @@
 //! Aligned buffers out of a pool with a fixed budget of bytes.
 
 use std::fmt;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -62,8 +62,10 @@ impl Pool {
         let permit = Arc::clone(&self.shared.permits).acquire_owned().await.ok();
         let reused = self.shared.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let memory = reused.unwrap_or_else(|| Memory::new(self.shared.size));
+        let len = len.min(self.shared.size);
         Buf {
-            len: len.min(self.shared.size),
+            len,
+            view: 0..len,
             memory: Some(memory),
             home: Some((Arc::clone(&self.shared), permit)),
         }
@@ -82,6 +84,8 @@ impl fmt::Debug for Pool {
 /// A buffer whose first byte is aligned to [`ALIGN`]. It goes back to its pool when it is dropped.
 pub struct Buf {
     len: usize,
+    /// The part of `0..len` that is in view.
+    view: Range<usize>,
     /// Present until the drop.
     memory: Option<Memory>,
     home: Option<(Arc<Shared>, Option<OwnedSemaphorePermit>)>,
@@ -92,6 +96,7 @@ impl Buf {
     pub fn alone(len: usize) -> Self {
         Self {
             len,
+            view: 0..len,
             memory: Some(Memory::new(len)),
             home: None,
         }
@@ -109,9 +114,23 @@ impl Buf {
         self.memory.as_ref().map_or(0, |memory| memory.bytes.len() - ALIGN)
     }
 
-    /// Sets the length, cut at the capacity. Bytes that come into view are left over from earlier use.
+    /// Sets the length, cut at the capacity, and shows all of it. Bytes that come into view are left over from earlier use.
     pub fn set_len(&mut self, len: usize) {
         self.len = len.min(self.capacity());
+        self.widen();
+    }
+
+    /// Shows only a part of what is in view, so that others fill just that part, in place. The range is cut at the
+    /// length.
+    pub fn narrow(&mut self, range: Range<usize>) {
+        let start = (self.view.start + range.start).min(self.view.end);
+        let end = self.view.start.saturating_add(range.end).clamp(start, self.view.end);
+        self.view = start..end;
+    }
+
+    /// Shows the whole length again.
+    pub fn widen(&mut self) {
+        self.view = 0..self.len;
     }
 }
 
@@ -120,7 +139,7 @@ impl Deref for Buf {
 
     fn deref(&self) -> &[u8] {
         match &self.memory {
-            Some(memory) => &memory.bytes[memory.start..memory.start + self.len],
+            Some(memory) => &memory.bytes[memory.start..][self.view.clone()],
             None => &[],
         }
     }
@@ -129,7 +148,7 @@ impl Deref for Buf {
 impl DerefMut for Buf {
     fn deref_mut(&mut self) -> &mut [u8] {
         match &mut self.memory {
-            Some(memory) => &mut memory.bytes[memory.start..memory.start + self.len],
+            Some(memory) => &mut memory.bytes[memory.start..][self.view.clone()],
             None => &mut [],
         }
     }
@@ -143,7 +162,7 @@ impl AsRef<[u8]> for Buf {
 
 impl fmt::Debug for Buf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Buf({} bytes)", self.len)
+        write!(f, "Buf({} bytes)", self.view.len())
     }
 }
 
@@ -170,5 +189,16 @@ mod tests {
         assert!(third.is_err(), "a third buffer came out of a pool of two");
         drop(first);
         assert_eq!(pool.take(9000).await.len(), 8192);
+    }
+    #[test]
+    fn a_narrow_view_is_filled_in_place() {
+        let mut buf = Buf::copy_of(b"0123456789");
+        buf.narrow(2..8);
+        buf.narrow(1..3);
+        buf.copy_from_slice(b"ab");
+        buf.narrow(5..9);
+        assert!(buf.is_empty());
+        buf.widen();
+        assert_eq!(&*buf, b"012ab56789");
     }
 }

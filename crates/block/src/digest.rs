@@ -223,7 +223,7 @@ impl ContentDigest {
             position: saved.position,
             dirty: false,
         };
-        (saved.position % LEAF == 0 || saved.position == saved.capacity).then_some(digest)
+        (saved.position.is_multiple_of(LEAF) || saved.position == saved.capacity).then_some(digest)
     }
 
     /// The digest; what was not fed is zeros.
@@ -261,7 +261,7 @@ impl ContentDigest {
     fn advance(&mut self, n: u64) {
         let index = self.position / LEAF;
         self.position += n;
-        if self.position % LEAF == 0 || self.position == self.capacity {
+        if self.position.is_multiple_of(LEAF) || self.position == self.capacity {
             if self.dirty {
                 self.root.update(&index.to_be_bytes());
                 self.root.update(self.leaf.finalize().as_bytes());
