@@ -1,5 +1,7 @@
 //! The port of this crate.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use vmferry_block::Buf;
@@ -78,14 +80,15 @@ pub trait StagingStore: Send + Sync {
     async fn parts(&self, key: &ObjectKey, upload: &UploadId) -> Result<Uploaded, Error>;
 
     /// Stores a part, given as consecutive pieces and its offset in the object. Parts may come in parallel, out of order
-    /// and again. When this returns, the part survives the end of this process.
+    /// and again. When this returns, the part survives the end of this process. The pieces are shared, not lent, so that
+    /// the store may hand them to a thread of its own and the caller may give them again.
     async fn put_part(
         &self,
         key: &ObjectKey,
         upload: &UploadId,
         number: u32,
         offset: u64,
-        pieces: &[Buf],
+        pieces: Arc<[Buf]>,
     ) -> Result<Part, Error>;
 
     /// Makes the object out of its parts, all at once: before, there is no object of this name; afterwards it is whole and
