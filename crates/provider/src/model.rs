@@ -163,4 +163,6 @@ pub enum NicAttachment {
     Bridge(String),
     /// User-mode networking, private to the VM's process.
     User,
+    /// Something that only the source has, in words (`direct on eth0`). No target takes it: a hint must replace it.
+    Other(String),
 }
