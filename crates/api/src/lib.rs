@@ -5,6 +5,10 @@
 //!
 //! Architecture Invariant: no hypervisor, no storage and no Kubernetes client is known here.
 
+// The columns that `kubectl get` prints repeat their types, which clippy takes for a slip.
+#![allow(clippy::duplicated_attributes)]
+
+pub mod crd;
 mod duration;
 mod key;
 mod migration;
@@ -12,7 +16,10 @@ mod provider;
 mod status;
 mod virtual_machine;
 
+pub mod manifest;
 pub mod names;
+pub mod rules;
+pub mod validate;
 
 pub use duration::{GoDuration, ParseDurationError};
 pub use k8s_openapi::api::core::v1::Secret;

@@ -15,25 +15,63 @@ use crate::{GoDuration, VMMigrationStatus};
     kind = "VMMigration",
     plural = "vmmigrations",
     shortname = "vmmig",
+    category = "virtrigaud",
     namespaced,
     status = "VMMigrationStatus",
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(
+        name = "Progress",
+        type_ = "integer",
+        json_path = ".status.progress",
+        description = "Percent of the whole migration"
+    ),
+    printcolumn(name = "Source", type_ = "string", json_path = ".spec.sourceName"),
+    printcolumn(name = "Target", type_ = "string", json_path = ".spec.targetName"),
+    printcolumn(
+        name = "Rate",
+        type_ = "integer",
+        json_path = ".status.disks[0].bytesPerSecond",
+        description = "Bytes per second of the first disk"
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "From",
+        type_ = "string",
+        json_path = ".metadata.labels.migration\\.virtrigaud\\.io/source-provider",
+        description = "Type of the source provider",
+        priority = 1
+    ),
+    printcolumn(
+        name = "To",
+        type_ = "string",
+        json_path = ".spec.targetProviderRef.name",
+        description = "Target provider",
+        priority = 1
+    ),
+    printcolumn(name = "Checksum", type_ = "string", json_path = ".status.checksum", priority = 1),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1),
     derive = "PartialEq"
 )]
 #[serde(rename_all = "camelCase")]
 pub struct VMMigrationSpec {
     /// The name of the source VirtualMachine resource to migrate.
+    #[schemars(length(min = 1, max = 253))]
     pub source_name: String,
     /// The namespace of the source VirtualMachine.
+    #[schemars(length(min = 1, max = 253))]
     pub source_namespace: String,
     /// Reference to the target Provider resource.
     pub target_provider_ref: ObjectReference,
     /// The name for the migrated VM on the target provider.
+    #[schemars(length(min = 1, max = 63))]
     pub target_name: String,
     /// The namespace for the target VM. Default: same as sourceNamespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
     pub target_namespace: Option<String>,
     /// Provider-specific storage hint: libvirt pool, Proxmox storage, vSphere datastore.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
     pub target_storage_hint: Option<String>,
     /// Target disk format. Default: the provider's native format.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -43,6 +81,7 @@ pub struct VMMigrationSpec {
     pub target_resource_hints: Option<ResourceHints>,
     /// Network configuration for the target VM.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
     pub target_network_hints: Vec<NetworkHint>,
     /// Intermediate storage for the disk transfer.
     pub storage: MigrationStorage,
@@ -58,8 +97,10 @@ pub struct VMMigrationSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ObjectReference {
     /// Name.
+    #[schemars(length(min = 1, max = 253))]
     pub name: String,
     /// Namespace.
+    #[schemars(length(min = 1, max = 63))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
 }
@@ -81,12 +122,15 @@ pub enum DiskFormat {
 pub struct ResourceHints {
     /// Number of vCPUs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 8192))]
     pub cpu: Option<u32>,
     /// Memory in MB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 268_435_456))]
     pub memory: Option<u64>,
     /// Disk size in GB. Grows the first disk; never shrinks one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_048_576))]
     pub disk: Option<u64>,
 }
 
@@ -94,12 +138,15 @@ pub struct ResourceHints {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NetworkHint {
     /// The interface: `eth0` is the first one.
+    #[schemars(length(min = 1, max = 63))]
     pub name: String,
     /// Network name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
     pub network: Option<String>,
     /// Bridge name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
     pub bridge: Option<String>,
 }
 
@@ -112,15 +159,19 @@ pub struct MigrationStorage {
     pub storage_type: StorageType,
     /// S3: bucket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
     pub bucket: Option<String>,
     /// S3: region.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
     pub region: Option<String>,
     /// S3: endpoint (optional for AWS); HTTP: URL; NFS: server (optional).
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
     pub endpoint: Option<String>,
     /// NFS: path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
     pub path: Option<String>,
     /// Secret with the credentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -166,6 +217,7 @@ impl Default for CleanupPolicy {
 #[serde(rename_all = "camelCase", default)]
 pub struct RetryPolicy {
     /// Maximum number of retry attempts.
+    #[schemars(range(min = 0, max = 1000))]
     pub max_attempts: u32,
     /// Initial backoff duration between retries.
     pub backoff_duration: GoDuration,

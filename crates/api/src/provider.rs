@@ -16,8 +16,13 @@ use serde_json::Value;
     version = "v1beta1",
     kind = "Provider",
     plural = "providers",
+    category = "virtrigaud",
     namespaced,
     status = "ProviderStatus",
+    printcolumn(name = "Type", type_ = "string", json_path = ".spec.type"),
+    printcolumn(name = "Endpoint", type_ = "string", json_path = ".spec.endpoint"),
+    printcolumn(name = "Healthy", type_ = "boolean", json_path = ".status.healthy"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     derive = "PartialEq"
 )]
 #[serde(rename_all = "camelCase")]
@@ -26,6 +31,7 @@ pub struct ProviderSpec {
     #[serde(rename = "type")]
     pub provider_type: ProviderType,
     /// Where it is: `qemu+ssh://root@host/system`, `https://host:8006`, `https://vc/sdk`.
+    #[schemars(length(min = 1, max = 2048))]
     pub endpoint: String,
     /// Secret with the credentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]

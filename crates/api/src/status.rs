@@ -41,6 +41,7 @@ pub struct VMMigrationStatus {
     /// Current migration phase.
     pub phase: Phase,
     /// Migration progress percentage (0-100).
+    #[schemars(range(min = 0, max = 100))]
     pub progress: u8,
     /// Detailed status conditions for each phase.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -91,6 +92,9 @@ pub struct VMMigrationStatus {
     /// Additive: the target VM's id at its hypervisor.
     #[serde(rename = "targetVMID", skip_serializing_if = "Option::is_none")]
     pub target_vm_id: Option<String>,
+    /// Additive: the source VM's id at its hypervisor, so that another VM of its name is never taken for it.
+    #[serde(rename = "sourceVMID", skip_serializing_if = "Option::is_none")]
+    pub source_vm_id: Option<String>,
     /// Additive: the source VM's power state when the migration started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_power_state: Option<SourcePower>,

@@ -17,8 +17,13 @@ use crate::ObjectReference;
     version = "v1beta1",
     kind = "VirtualMachine",
     plural = "virtualmachines",
+    category = "virtrigaud",
     namespaced,
     status = "VirtualMachineStatus",
+    printcolumn(name = "Provider", type_ = "string", json_path = ".spec.providerRef.name"),
+    printcolumn(name = "Power", type_ = "string", json_path = ".status.powerState"),
+    printcolumn(name = "ID", type_ = "string", json_path = ".status.id"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     derive = "PartialEq"
 )]
 #[serde(rename_all = "camelCase")]
