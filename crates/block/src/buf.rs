@@ -1,6 +1,7 @@
 //! Aligned buffers out of a pool with a fixed budget of bytes.
 
 use std::fmt;
+use std::mem;
 use std::ops::{Deref, DerefMut, Range};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -81,6 +82,11 @@ impl fmt::Debug for Pool {
     }
 }
 
+/// What was in view of a [`Buf`].
+#[derive(Debug)]
+#[must_use = "without it the rest of the buffer cannot be shown again"]
+pub struct View(Range<usize>);
+
 /// A buffer whose first byte is aligned to [`ALIGN`]. It goes back to its pool when it is dropped.
 pub struct Buf {
     len: usize,
@@ -117,20 +123,20 @@ impl Buf {
     /// Sets the length, cut at the capacity, and shows all of it. Bytes that come into view are left over from earlier use.
     pub fn set_len(&mut self, len: usize) {
         self.len = len.min(self.capacity());
-        self.widen();
-    }
-
-    /// Shows only a part of what is in view, so that others fill just that part, in place. The range is cut at the
-    /// length.
-    pub fn narrow(&mut self, range: Range<usize>) {
-        let start = (self.view.start + range.start).min(self.view.end);
-        let end = self.view.start.saturating_add(range.end).clamp(start, self.view.end);
-        self.view = start..end;
-    }
-
-    /// Shows the whole length again.
-    pub fn widen(&mut self) {
         self.view = 0..self.len;
+    }
+
+    /// Shows only a part of what is in view, so that others fill just that part, in place. The range is cut at what is in
+    /// view. Gives the view from before, for [`restore`](Self::restore).
+    pub fn narrow(&mut self, range: Range<usize>) -> View {
+        let start = self.view.start.saturating_add(range.start).min(self.view.end);
+        let end = self.view.start.saturating_add(range.end).clamp(start, self.view.end);
+        View(mem::replace(&mut self.view, start..end))
+    }
+
+    /// Shows again what was in view before [`narrow`](Self::narrow).
+    pub fn restore(&mut self, view: View) {
+        self.view = view.0;
     }
 }
 
@@ -193,12 +199,13 @@ mod tests {
     #[test]
     fn a_narrow_view_is_filled_in_place() {
         let mut buf = Buf::copy_of(b"0123456789");
-        buf.narrow(2..8);
-        buf.narrow(1..3);
+        let whole = buf.narrow(2..8);
+        let outer = buf.narrow(1..3);
         buf.copy_from_slice(b"ab");
-        buf.narrow(5..9);
-        assert!(buf.is_empty());
-        buf.widen();
+        assert!(buf.narrow(5..9).0.len() == 2 && buf.is_empty());
+        buf.restore(outer);
+        assert_eq!(&*buf, b"2ab567");
+        buf.restore(whole);
         assert_eq!(&*buf, b"012ab56789");
     }
 }

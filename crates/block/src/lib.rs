@@ -14,7 +14,7 @@ mod file;
 mod read;
 mod workers;
 
-pub use buf::{ALIGN, Buf, Pool};
+pub use buf::{ALIGN, Buf, Pool, View};
 pub use digest::{ContentDigest, ContentState, Digest, LEAF, ObjectHash, ObjectState, ParseDigestError};
 pub use extent::{AllocationMap, Extent, MapBuilder, OutOfOrder};
 pub use file::{LocalFile, LocalFileWriter};

@@ -10,7 +10,9 @@
 mod error;
 mod format;
 mod image;
+mod layer;
 mod layout;
+mod place;
 mod qcow2;
 mod source;
 

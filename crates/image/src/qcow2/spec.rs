@@ -2,7 +2,40 @@
 
 /// `QFI` and 0xfb [Header].
 pub(crate) const MAGIC: u32 = 0x5146_49fb;
-/// The cluster belongs to this table alone and may be written in place [Cluster mapping].
-pub(crate) const COPIED: u64 = 1 << 63;
+/// Bytes of a version 2 header [Header].
+pub(crate) const V2_HEADER_LEN: u32 = 72;
 /// Bytes of a version 3 header without optional fields [Header].
 pub(crate) const V3_HEADER_LEN: u32 = 104;
+/// Smallest and largest cluster, as powers of two: 512 bytes, and the 2 MiB at which QEMU stops.
+pub(crate) const CLUSTER_BITS: std::ops::RangeInclusive<u32> = 9..=21;
+/// The L1 table at which QEMU stops: 32 MiB.
+pub(crate) const MAX_L1_ENTRIES: u64 = (32 << 20) / 8;
+/// The refcount table at which QEMU stops: 8 MiB.
+pub(crate) const MAX_REFCOUNT_TABLE: u64 = 8 << 20;
+/// Longest name of a backing file [Header].
+pub(crate) const MAX_BACKING_NAME: u64 = 1023;
+
+/// Incompatible features [Header]: the refcounts may be stale, which does not matter to who only reads.
+pub(crate) const DIRTY: u64 = 1 << 0;
+/// Some structure was found corrupt by who wrote the image.
+pub(crate) const CORRUPT: u64 = 1 << 1;
+/// The data lies in another file.
+pub(crate) const EXTERNAL_DATA: u64 = 1 << 2;
+/// The header says how clusters are compressed; without it: deflate.
+pub(crate) const COMPRESSION_TYPE: u64 = 1 << 3;
+/// L2 entries have bitmaps of subclusters [Extended L2 Entries].
+pub(crate) const EXTENDED_L2: u64 = 1 << 4;
+
+/// Header extension that holds the format of the backing file [Header extensions].
+pub(crate) const EXT_BACKING_FORMAT: u32 = 0xe279_2aca;
+
+/// The cluster belongs to this table alone and may be written in place [Cluster mapping].
+pub(crate) const COPIED: u64 = 1 << 63;
+/// The cluster is compressed [L2 table entry].
+pub(crate) const COMPRESSED: u64 = 1 << 62;
+/// The cluster reads as zeros, whatever its offset says [Standard Cluster Descriptor]. Not in version 2.
+pub(crate) const ZERO: u64 = 1;
+/// The offset in an L1 entry, and in the entry of a cluster that is not compressed.
+pub(crate) const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
+/// Subclusters of a cluster [Extended L2 Entries].
+pub(crate) const SUBCLUSTERS: u64 = 32;
