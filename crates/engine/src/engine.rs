@@ -1,11 +1,16 @@
 //! The engine: one step of one migration.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use vmferry_api::{Key, Phase};
+use vmferry_api::{Key, Phase, Time};
 
+use crate::failure::{self, Trouble};
+use crate::phase::{self, Row};
 use crate::port::{Clock, Connector, Events, Executor, Store, StoreError};
+use crate::run::{Outcome, Run};
+use crate::deletion;
 
 /// The ports that an engine works with.
 #[derive(Clone)]
@@ -63,21 +68,107 @@ pub enum Next {
 pub struct Engine {
     ports: Ports,
     config: Config,
+    /// When progress was last written: only to spare the store, so it may be lost.
+    written: Mutex<HashMap<Key, Time>>,
 }
 
 impl Engine {
     /// An engine over these ports.
     pub fn new(ports: Ports, config: Config) -> Self {
-        Self { ports, config }
+        Self {
+            ports,
+            config,
+            written: Mutex::default(),
+        }
     }
 
     /// Does one step of a migration: looks at the world, does at most what is missing next, records it.
     ///
     /// Safe to call at any time, again, and after a crash at any instant. Failures of the migration are recorded in its
     /// status; an error is only what the store answered when it could not be read or written: call again after a while.
-    #[allow(clippy::unused_async)]
     pub async fn step(&self, key: &Key) -> Result<Next, StoreError> {
-        let _ = (&self.ports, &self.config, key);
-        Ok(Next::Gone)
+        let next = self.turn(key).await;
+        if matches!(next, Ok(Next::Done(_) | Next::Gone)) {
+            self.written().remove(key);
+        }
+        next
     }
+
+    async fn turn(&self, key: &Key) -> Result<Next, StoreError> {
+        let Some(migration) = self.ports.store.migration(key).await? else {
+            return Ok(Next::Gone);
+        };
+        let mut run = Run::new(self.ports.clone(), self.config.clone(), key.clone(), migration);
+        if run.migration.metadata.deletion_timestamp.is_some() {
+            return deletion::step(&mut run).await;
+        }
+        if run.status.completion_time.is_some() {
+            return Ok(Next::Done(run.status.phase));
+        }
+        if let Some(wait) = run.retry_in() {
+            return Ok(Next::After(wait));
+        }
+        run.status.next_retry_time = None;
+        run.hold();
+        let row = phase::row(run.status.phase);
+        match (row.act)(&mut run).await {
+            Ok(outcome) => self.record(&mut run, row, outcome).await,
+            Err(Trouble::Store(error)) => Err(error),
+            Err(Trouble::Failure(failure)) => {
+                let next = failure::take(&mut run, row, failure);
+                run.save().await?;
+                Ok(next)
+            }
+        }
+    }
+
+    async fn record(&self, run: &mut Run, row: &Row, outcome: Outcome) -> Result<Next, StoreError> {
+        let next = match outcome {
+            Outcome::Done(reason, message) => done(run, row, reason, message),
+            Outcome::Again => Next::Now,
+            Outcome::Wait(wait) => Next::After(wait),
+            Outcome::Progress => {
+                let next = Next::After(self.config.poll);
+                if !self.due(run) {
+                    return Ok(next);
+                }
+                next
+            }
+        };
+        run.save().await?;
+        Ok(next)
+    }
+
+    /// Whether it is time to write progress again.
+    fn due(&self, run: &Run) -> bool {
+        let now = run.now();
+        let mut written = self.written();
+        let due = written
+            .get(&run.key)
+            .is_none_or(|last| failure::between(last, &now) >= self.config.progress_interval);
+        if due {
+            written.insert(run.key.clone(), now);
+        }
+        due
+    }
+
+    fn written(&self) -> MutexGuard<'_, HashMap<Key, Time>> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The phase is done: on to the next one, or to the end.
+fn done(run: &mut Run, row: &Row, reason: &str, message: String) -> Next {
+    if let Some(name) = row.condition {
+        // The condition Ready is for the end; ValidatingTarget, which shares it, only leads there.
+        run.condition(name, row.phase != Phase::ValidatingTarget, reason, message.clone());
+    }
+    run.progress(row.progress.1);
+    run.status.message = Some(message);
+    if let Some(next) = row.next {
+        run.status.phase = next;
+        return Next::Now;
+    }
+    run.status.completion_time = Some(run.now());
+    Next::Done(row.phase)
 }

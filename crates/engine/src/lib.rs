@@ -7,7 +7,20 @@
 //! Architecture Invariant: no Kubernetes, no file and no SDK is known here, only the ports of [`port`] and those of the
 //! provider and staging crates. The engine never moves a byte itself.
 
+mod cleanup;
+mod deletion;
 mod engine;
+mod failure;
+mod hints;
+mod naming;
+mod phases;
+mod plan;
+mod run;
+#[cfg(test)]
+mod testing;
+mod text;
+mod transfer;
+mod world;
 
 pub mod phase;
 pub mod port;

@@ -1,0 +1,123 @@
+//! Ready: the target VM is declared, then the cleanup policy is carried out: intermediate, snapshot, and only then source.
+//!
+//! From here on nothing is undone: the target VM is validated and belongs to the user. The reason of the condition Ready
+//! records which act is next, so a crash between two acts goes on with the second.
+
+use std::collections::BTreeMap;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use vmferry_api::names::{condition, event};
+use vmferry_api::{
+    ImportedDisk, Key, ObjectReference, PowerStateSpec, VirtualMachine, VirtualMachineSpec, VirtualMachineStatus,
+};
+use vmferry_provider::PowerState;
+
+use super::validating_target::wanted;
+use crate::cleanup;
+use crate::failure::{Failure, Trouble};
+use crate::plan;
+use crate::run::{Outcome, Run};
+use crate::world::{Target, provider_key};
+
+const INTERMEDIATE: &str = "CleaningIntermediate";
+const SNAPSHOT: &str = "CleaningSnapshot";
+const SOURCE: &str = "DeletingSource";
+
+pub(crate) fn act(run: &mut Run) -> BoxFuture<'_, Result<Outcome, Trouble>> {
+    async move {
+        match run.condition_reason(condition::READY) {
+            Some(INTERMEDIATE) => {
+                cleanup::intermediate(run).await?;
+                Ok(next(run, SNAPSHOT, "Cleaning up the source VM's snapshot"))
+            }
+            Some(SNAPSHOT) => {
+                cleanup::snapshot(run).await?;
+                if run.spec().cleanup_policy.delete_source {
+                    return Ok(next(run, SOURCE, "Deleting the source VM"));
+                }
+                Ok(completed(run))
+            }
+            Some(SOURCE) => {
+                let source = run.source().await?;
+                let deleted = source.host.delete_source(&source.selector).await;
+                deleted.map_err(|fault| Failure::source(&fault))?;
+                Ok(completed(run))
+            }
+            _ => {
+                declare(run).await?;
+                Ok(next(run, INTERMEDIATE, "Cleaning up the intermediate storage"))
+            }
+        }
+    }
+    .boxed()
+}
+
+fn next(run: &mut Run, reason: &str, text: &str) -> Outcome {
+    run.condition(condition::READY, false, reason, text);
+    run.status.message = Some(text.to_owned());
+    Outcome::Again
+}
+
+fn completed(run: &mut Run) -> Outcome {
+    let text = "Migration completed successfully";
+    run.tell(event::MIGRATION_COMPLETED, text);
+    Outcome::Done("MigrationCompleted", text.to_owned())
+}
+
+/// Declares the target VM as a VirtualMachine, unless one of its name is declared already, which stays as it is. Only here,
+/// where nothing is undone any more: there is no half-made VirtualMachine to take back.
+async fn declare(run: &mut Run) -> Result<(), Trouble> {
+    let key = run.target_key();
+    let target = run.target().await?;
+    let power = wanted(run, &run.source().await?).await?;
+    let store = run.ports.store.clone();
+    if !store.create_virtual_machine(&resource(run, &target, power)).await? {
+        let found = store.virtual_machine(&key).await?;
+        if found.is_none_or(|vm| provider_key(&key, &vm) != target.key) {
+            // Of that name, but of another VM: most often the source's own. It is not ours to refer to.
+            return Ok(());
+        }
+    }
+    run.status.target_vm_ref = Some(reference(&key));
+    Ok(())
+}
+
+fn resource(run: &Run, target: &Target, power: PowerState) -> VirtualMachine {
+    let key = run.target_key();
+    let first = run.status.disks.first();
+    let bytes = run.volumes(target).first().map(|volume| volume.capacity);
+    let imported = ImportedDisk {
+        disk_id: first.and_then(|disk| disk.target_volume.clone()),
+        format: Some(plan::target_format(run.spec(), target).to_string()),
+        source: Some("migration".to_owned()),
+        migration_ref: Some(reference(&run.key)),
+        size_gib: bytes.and_then(|bytes| i64::try_from(bytes.div_ceil(1 << 30)).ok()),
+        ..ImportedDisk::default()
+    };
+    let spec = VirtualMachineSpec {
+        provider_ref: reference(&target.key),
+        class_ref: None,
+        imported_disk: Some(imported),
+        networks: Vec::new(),
+        power_state: Some(match power {
+            PowerState::On => PowerStateSpec::On,
+            PowerState::Off => PowerStateSpec::Off,
+        }),
+        other: BTreeMap::new(),
+    };
+    let mut vm = VirtualMachine::new(&key.name, spec);
+    vm.metadata.namespace = Some(key.namespace);
+    vm.status = Some(VirtualMachineStatus {
+        id: run.status.target_vm_id.clone(),
+        ..VirtualMachineStatus::default()
+    });
+    vm
+}
+
+fn reference(key: &Key) -> ObjectReference {
+    ObjectReference {
+        name: key.name.clone(),
+        namespace: Some(key.namespace.clone()),
+    }
+}

@@ -1,0 +1,67 @@
+//! What is to be made at the target, and in which format a disk is staged.
+
+use vmferry_api::{DiskFormat, ProviderType, VMMigrationSpec};
+use vmferry_provider::{ImageFormat, VolumeSpec};
+
+use crate::hints;
+use crate::run::Run;
+use crate::world::Target;
+
+/// The format in which a disk is staged for this kind of target, so that it is encoded once, on its way out. A raw target
+/// disk is decoded on its way in: sparse raw files do not stay sparse in every store.
+pub(crate) fn staged_format(target: ProviderType) -> ImageFormat {
+    match target {
+        ProviderType::Vsphere => ImageFormat::Vmdk,
+        ProviderType::Libvirt | ProviderType::Proxmox | ProviderType::Firecracker | ProviderType::Qemu => {
+            ImageFormat::Qcow2
+        }
+    }
+}
+
+/// The format of the target's disks.
+pub(crate) fn target_format(spec: &VMMigrationSpec, target: &Target) -> ImageFormat {
+    match spec.target_disk_format {
+        Some(DiskFormat::Qcow2) => ImageFormat::Qcow2,
+        Some(DiskFormat::Vmdk) => ImageFormat::Vmdk,
+        Some(DiskFormat::Raw) => ImageFormat::Raw,
+        None => target.host.native_format(),
+    }
+}
+
+/// Where the target's disks go: the hint, or else the Provider's default.
+pub(crate) fn storage(spec: &VMMigrationSpec, target: &Target) -> Option<String> {
+    let default = || target.resource.spec.defaults.as_ref()?.datastore.clone();
+    spec.target_storage_hint.clone().or_else(default)
+}
+
+/// The volumes for disks of these capacities, in order.
+pub(crate) fn volumes(spec: &VMMigrationSpec, target: &Target, capacities: &[u64]) -> Vec<VolumeSpec> {
+    capacities
+        .iter()
+        .zip(0_u32..)
+        .map(|(capacity, index)| VolumeSpec {
+            index,
+            vm_name: spec.target_name.clone(),
+            storage: storage(spec, target),
+            format: target_format(spec, target),
+            capacity: hints::capacity(spec, index as usize, *capacity),
+        })
+        .collect()
+}
+
+impl Run {
+    /// The volumes for the recorded disks, in order.
+    pub(crate) fn volumes(&self, target: &Target) -> Vec<VolumeSpec> {
+        volumes(self.spec(), target, &self.capacities())
+    }
+
+    /// Virtual sizes of the recorded disks, in order.
+    pub(crate) fn capacities(&self) -> Vec<u64> {
+        let capacity = |bytes: Option<i64>| u64::try_from(bytes.unwrap_or(0)).unwrap_or(0);
+        self.status
+            .disks
+            .iter()
+            .map(|disk| capacity(disk.capacity_bytes))
+            .collect()
+    }
+}

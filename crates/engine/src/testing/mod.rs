@@ -1,0 +1,16 @@
+//! A world to test the engine in: faithful fakes of all ports over one state, with faults and crashes at will.
+
+pub(crate) mod manifests;
+
+mod check;
+mod drive;
+mod executor;
+mod hosts;
+mod staging;
+mod store;
+mod world;
+
+mod faults;
+mod scenarios;
+
+use drive::{Drive, End};

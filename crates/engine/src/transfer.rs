@@ -1,0 +1,130 @@
+//! How far a data phase is, and how the status says so.
+
+use vmferry_api::DiskStatus;
+
+use crate::failure::Failure;
+use crate::phase;
+use crate::port::{DiskProgress, DiskReport};
+use crate::run::Run;
+use crate::text;
+
+/// How far a data phase is.
+pub(crate) struct Progress {
+    /// All disks together, in percent.
+    pub percent: u8,
+    /// Bytes of all disks.
+    pub done: i64,
+    /// The disk that is under way.
+    disk: String,
+    current: DiskProgress,
+}
+
+impl Progress {
+    /// `Uploading disk vda (45% complete, 4.5GB/10GB, ETA: 15m)`.
+    pub(crate) fn sentence(&self, verb: &str) -> String {
+        let DiskProgress { done, total, .. } = self.current;
+        if total == 0 {
+            return format!("{verb} disk {} ({})", self.disk, text::size(done));
+        }
+        let mut out = format!(
+            "{verb} disk {} ({}% complete, {}/{}",
+            self.disk,
+            share(done, total),
+            text::size(done),
+            text::size(total)
+        );
+        if let Some(seconds) = eta(&self.current) {
+            let eta = text::duration(std::time::Duration::from_secs(seconds));
+            out.push_str(&format!(", ETA: {eta}"));
+        }
+        out.push(')');
+        out
+    }
+}
+
+/// Takes the progress of a job into the status: of each disk, and of the whole migration within the phase's span.
+pub(crate) fn record(run: &mut Run, disks: &[DiskProgress]) -> Progress {
+    for (status, progress) in run.status.disks.iter_mut().zip(disks) {
+        status.bytes_transferred = i64::try_from(progress.done).ok();
+        status.bytes_per_second = i64::try_from(progress.rate).ok();
+        status.eta_seconds = eta(progress).and_then(|seconds| i64::try_from(seconds).ok());
+        if progress.total > 0 {
+            status.staged_bytes = i64::try_from(progress.total).ok();
+        }
+    }
+    let percent = percent(run);
+    let (from, to) = phase::row(run.status.phase).progress;
+    let span = u32::from(to - from);
+    run.progress(from + (span * u32::from(percent) / 100) as u8);
+    let current = disks
+        .iter()
+        .position(|disk| disk.total == 0 || disk.done < disk.total)
+        .unwrap_or(disks.len().saturating_sub(1));
+    let name = |disk: &DiskStatus| disk.name.clone();
+    Progress {
+        percent,
+        done: run.status.disks.iter().filter_map(|disk| disk.bytes_transferred).sum(),
+        disk: run.status.disks.get(current).map(name).unwrap_or_default(),
+        current: disks.get(current).copied().unwrap_or_default(),
+    }
+}
+
+/// How far the current direction is by what is recorded, in percent. A disk whose staged length is not known yet weighs as
+/// much as its capacity, and counts as not begun.
+pub(crate) fn percent(run: &Run) -> u8 {
+    let mut done = 0_u128;
+    let mut total = 0_u128;
+    for disk in &run.status.disks {
+        let positive = |value: Option<i64>| u128::try_from(value.unwrap_or(0)).unwrap_or(0);
+        match disk.staged_bytes {
+            Some(staged) => {
+                total += positive(Some(staged));
+                done += positive(disk.bytes_transferred).min(positive(Some(staged)));
+            }
+            None => total += positive(disk.capacity_bytes),
+        }
+    }
+    u8::try_from(done * 100 / total.max(1)).unwrap_or(100).min(100)
+}
+
+/// A job reports on each of its disks.
+pub(crate) fn check_count(run: &Run, reports: &[DiskReport]) -> Result<(), Failure> {
+    if reports.len() == run.status.disks.len() {
+        return Ok(());
+    }
+    let text = format!("the job reports on {} of {} disks", reports.len(), run.status.disks.len());
+    Err(Failure::bug(text))
+}
+
+fn share(done: u64, total: u64) -> u64 {
+    (u128::from(done.min(total)) * 100 / u128::from(total.max(1))) as u64
+}
+
+fn eta(progress: &DiskProgress) -> Option<u64> {
+    let left = progress.total.saturating_sub(progress.done);
+    (progress.total > 0 && progress.rate > 0 && left > 0).then(|| left.div_ceil(progress.rate))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sentence_is_the_references() {
+        let progress = |done, total, rate| Progress {
+            percent: 0,
+            done: 0,
+            disk: "vda".into(),
+            current: DiskProgress { done, total, rate },
+        };
+        assert_eq!(
+            progress(4_500_000_000, 10_000_000_000, 0).sentence("Uploading"),
+            "Uploading disk vda (45% complete, 4.5GB/10GB)"
+        );
+        assert_eq!(
+            progress(5_000_000_000, 10_000_000_000, 10_000_000).sentence("Uploading"),
+            "Uploading disk vda (50% complete, 5GB/10GB, ETA: 8m20s)"
+        );
+        assert_eq!(progress(7, 0, 3).sentence("Downloading"), "Downloading disk vda (7B)");
+    }
+}
