@@ -1,0 +1,118 @@
+#!/bin/sh
+# Installs what is missing to build vmferry and to run its libvirt hosts, and nothing when all is there.
+#
+#   deps.sh [nextest] [deny]    also these cargo tools, into the cache
+#
+# Made for Debian 12 and later; elsewhere it says what is missing. Nothing is started or enabled on the machine.
+set -eu
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+rust_minimum=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml")
+
+# What the packages below are wanted for; one that is not here makes us install.
+commands="libvirtd virsh qemu-system-x86_64 qemu-img qemu-io qemu-nbd sshd ssh ssh-keygen openssl nc cc as ld pkg-config curl script"
+drivers="qemu storage network nodedev interface secret nwfilter"
+packages="libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients libvirt-dev qemu-system-x86 qemu-utils qemu-block-extra
+    seabios openssh-server openssh-client openssl netcat-openbsd gcc libc6-dev binutils pkg-config curl ca-certificates
+    bsdutils bsdextrautils"
+# Newer libvirts have a package for each driver; older ones have all of them in libvirt-daemon.
+split_packages="libvirt-daemon-driver-storage libvirt-daemon-driver-network libvirt-daemon-driver-nodedev
+    libvirt-daemon-driver-interface libvirt-daemon-driver-secret libvirt-daemon-driver-nwfilter"
+
+missing() {
+    for command in $commands; do have "$command" || printf '%s ' "$command"; done
+    for driver in $drivers; do
+        set -- /usr/lib/*/libvirt/connection-driver/libvirt_driver_"$driver".so
+        [ -e "$1" ] || printf 'libvirt-driver-%s ' "$driver"
+    done
+    if have pkg-config && ! pkg-config --exists libvirt; then printf 'libvirt-dev '; fi
+}
+
+apt_get() { as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 "$@"; }
+
+# The release that all of qemu and libvirt must come from: backports where a part of them already does, since the two
+# do not mix.
+target_release() {
+    dpkg-query -W -f '${db:Status-Status} ${Version}\n' qemu-utils qemu-system-common libvirt0 2>/dev/null |
+        sed -n 's/^installed .*~bpo12.*/bookworm-backports/p' | head -n 1
+}
+
+add_backports() {
+    if grep -qrs bookworm-backports /etc/apt/sources.list /etc/apt/sources.list.d; then return; fi
+    say "adding bookworm-backports to apt, since qemu is from there"
+    as_root tee /etc/apt/sources.list.d/backports.sources >/dev/null <<'SOURCES'
+Types: deb
+URIs: http://deb.debian.org/debian
+Suites: bookworm-backports
+Components: main
+Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+SOURCES
+}
+
+install_packages() {
+    have apt-get || die "missing: $1. Install them with your package manager; on Debian: $packages"
+    say "installing packages, since these are missing: $1"
+    release=$(target_release)
+    [ -z "$release" ] || add_backports
+    apt_get update
+    set -- --no-install-recommends
+    [ -z "$release" ] || set -- "$@" -t "$release"
+    candidate=$(apt-cache ${release:+-t "$release"} policy libvirt-daemon | sed -n 's/ *Candidate: //p')
+    if apt-cache show "libvirt-daemon-driver-storage=$candidate" >/dev/null 2>&1; then packages="$packages $split_packages"; fi
+    quietly_installed=false
+    if ! have sshd && have systemctl; then quietly_installed=true; fi
+    keep_services_off
+    # shellcheck disable=SC2086 # Words, not one word.
+    apt_get install "$@" $packages >/dev/null || { services_may_start; die "apt could not install the packages"; }
+    services_may_start
+    # We want the program, not a server that the next boot starts.
+    if $quietly_installed; then as_root systemctl disable --quiet ssh.service ssh.socket 2>/dev/null || true; fi
+    left=$(missing)
+    [ -z "$left" ] || die "still missing after the installation: $left"
+}
+
+# Debian asks policy-rc.d before a package starts its service.
+keep_services_off() {
+    policy=/usr/sbin/policy-rc.d
+    [ -e "$policy" ] && policy= && return
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+    as_root chmod 755 "$policy"
+}
+
+services_may_start() { [ -z "$policy" ] || as_root rm -f "$policy"; }
+
+rust_is_new_enough() {
+    have cargo || return 1
+    version=$(cargo --version | cut -d' ' -f2 | cut -d- -f1)
+    [ "$(printf '%s\n' "$rust_minimum" "$version" | sort -V | head -n 1)" = "$rust_minimum" ]
+}
+
+install_rust() {
+    if have rustup; then
+        say "updating Rust to $rust_minimum or later"
+        rustup update --no-self-update stable >&2 && rustup default stable >&2
+    else
+        say "installing Rust with rustup, for this user"
+        curl --proto '=https' --tlsv1.2 -sSf --connect-timeout 20 https://sh.rustup.rs |
+            sh -s -- -y -q --no-modify-path --profile minimal -c clippy -c rustfmt >&2
+    fi || true
+    rust_is_new_enough || die "Rust $rust_minimum or later is missing and could not be fetched: see https://rustup.rs, then run this again"
+}
+
+# Puts a cargo tool into the cache.
+cargo_tool() {
+    have "$1" && return
+    say "building $1 into $cache/tools (once, a few minutes)"
+    cargo install --quiet --locked --root "$cache/tools" "$1" >&2
+}
+
+absent=$(missing)
+[ -z "$absent" ] || install_packages "$absent"
+rust_is_new_enough || install_rust
+for tool in "$@"; do
+    case $tool in
+        nextest | deny) cargo_tool "cargo-$tool" ;;
+        *) die "deps.sh knows nextest and deny, not $tool" ;;
+    esac
+done
