@@ -90,7 +90,7 @@ impl StagingStore for MountedPath {
         PartLimits {
             min: 1 << 20,
             max: 1 << 30,
-            count: 10_000,
+            count: u32::MAX,
         }
     }
 

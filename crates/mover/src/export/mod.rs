@@ -1,0 +1,384 @@
+//! From a disk into staging.
+
+mod journal;
+mod plan;
+mod read;
+mod upload;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use vmferry_block::{AllocationMap, Buf, ContentDigest, ObjectHash, Pool};
+use vmferry_image::{ImageFormat, Layout};
+use vmferry_provider::DiskSource;
+use vmferry_staging::{ObjectKey, Part, StagingStore, UploadId, Uploaded};
+
+use crate::chunk::{CHUNK, Chunk, READ_AHEAD, cut};
+use crate::error::{self, staging};
+use crate::hasher::{Hasher, Hashes, died};
+use crate::progress::Progress;
+use crate::{Error, Kind, Report};
+use journal::{Journal, Seal, taken};
+use plan::Plan;
+use read::Reader;
+use upload::Upload;
+
+/// How long nothing may move, beside the time that a part takes at 1 MiB/s.
+const STALL: Duration = Duration::from_mins(1);
+/// How long the calls at the end may take: a server that flushes a whole object has much to do.
+const CLOSING: Duration = Duration::from_mins(15);
+
+/// What is exported, and where to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExportSpec {
+    /// The staged object.
+    pub object: ObjectKey,
+    /// UID of the migration. An object of another's is never touched.
+    pub owner: String,
+    /// Id of the frozen state that is read: bytes of two of them never meet in one object.
+    pub frozen: String,
+    /// Format of the staged object.
+    pub format: ImageFormat,
+}
+
+/// What tests set otherwise.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Tuning {
+    pub(crate) part_size: Option<u64>,
+    pub(crate) stall: Option<Duration>,
+}
+
+/// Exports a disk into staging, from where the last attempt stopped if there was one.
+///
+/// The object is there only if the source says that the frozen state held all through
+/// ([`FrozenStateGone`](Kind::FrozenStateGone) otherwise, and the upload is aborted). On any other failure and on `cancel`,
+/// what arrived stays, with a journal beside it; nothing moves any more when this returns. Dropping the future is safe,
+/// too, but what is under way then ends by itself.
+pub async fn export_disk(
+    source: Arc<dyn DiskSource>,
+    store: Arc<dyn StagingStore>,
+    spec: ExportSpec,
+    progress: Arc<Progress>,
+    cancel: CancellationToken,
+) -> Result<Report, Error> {
+    export_tuned(&*source, &*store, &spec, &progress, &cancel, Tuning::default()).await
+}
+
+pub(crate) async fn export_tuned(
+    source: &dyn DiskSource,
+    store: &dyn StagingStore,
+    spec: &ExportSpec,
+    progress: &Progress,
+    cancel: &CancellationToken,
+    tuning: Tuning,
+) -> Result<Report, Error> {
+    let object = store.url(&spec.object);
+    let map = source.map().await.map_err(|error| error::source(error, &object))?;
+    let layout = Layout::new(spec.format, &map, source.capacity())
+        .map_err(|error| Error::new(Kind::Image(error.kind()), "stage", &*object).source(error))?;
+    let plan = match tuning.part_size {
+        Some(size) => Plan::with_part_size(layout.len(), size),
+        None => Plan::new(layout.len(), store.limits())?,
+    };
+    let export = Export {
+        source,
+        store,
+        spec,
+        progress,
+        map,
+        layout,
+        plan,
+        object,
+    };
+    let stall = tuning
+        .stall
+        .unwrap_or(STALL + Duration::from_secs(plan.part_size >> 20));
+    match export.run(cancel, stall).await {
+        Err(error) if error.kind() == Kind::FrozenStateGone => {
+            // What was read of it is worth nothing any more. The failure to remove it must not hide why.
+            if let Err(second) = export.discard().await {
+                tracing::warn!(object = %export.object, error = %second, "the upload of a lost frozen state stays for now");
+            }
+            Err(error)
+        }
+        outcome => outcome,
+    }
+}
+
+struct Export<'a> {
+    source: &'a dyn DiskSource,
+    store: &'a dyn StagingStore,
+    spec: &'a ExportSpec,
+    progress: &'a Progress,
+    map: AllocationMap,
+    layout: Layout,
+    plan: Plan,
+    object: String,
+}
+
+/// Where an export stands when it starts.
+enum Start {
+    /// The object is there.
+    Done(Report),
+    /// An upload is to be gone on with, or was just begun.
+    Upload(Box<Journal>, UploadId, BTreeMap<u32, Part>),
+}
+
+impl Export<'_> {
+    async fn run(&self, cancel: &CancellationToken, stall: Duration) -> Result<Report, Error> {
+        let (mut journal, id, arrived) = match self.start().await? {
+            Start::Done(report) => {
+                self.progress.start(report.len, report.len);
+                return Ok(report);
+            }
+            Start::Upload(journal, id, arrived) => (*journal, id, arrived),
+        };
+        let done = arrived.keys().map(|number| self.plan.part_len(*number)).sum();
+        self.progress.start(self.plan.len, done);
+        let before = self.progress.moved();
+        let mut parts: Vec<Part> = arrived.values().cloned().collect();
+        if journal.sealed.is_none() {
+            let pass = self.pass(&id, journal, arrived, cancel);
+            let (all, so_far, hashes) = self.progress.watch(&self.object, stall, pass).await?;
+            (parts, journal) = (all, so_far);
+            self.within(async {
+                let held = self.source.finish().await;
+                held.map_err(|error| error::source(error, &self.object))
+            })
+            .await?;
+            journal.sealed = Some(Seal {
+                checksum: hashes.object.unwrap_or_default().finish(),
+                content_digest: hashes.content.finish(),
+                version: None,
+            });
+            journal.save(self.store, &self.spec.object).await?;
+        }
+        let moved = self.progress.moved() - before;
+        self.complete(journal, &id, &parts, moved).await
+    }
+
+    /// Reads the whole object, or what is missing of it, hashes it and puts the missing parts.
+    async fn pass(
+        &self,
+        id: &UploadId,
+        journal: Journal,
+        arrived: BTreeMap<u32, Part>,
+        cancel: &CancellationToken,
+    ) -> Result<(Vec<Part>, Journal, Hashes), Error> {
+        let scratch = Pool::new(CHUNK as usize, READ_AHEAD);
+        let reader = Reader {
+            source: self.source,
+            layout: &self.layout,
+            scratch: &scratch,
+            progress: self.progress,
+            object: &self.object,
+        };
+        let (from, hashes) = self.hashes(&reader, &journal).await?;
+        let Hasher { chunks, hashed, end } = Hasher::start(hashes, self.plan.part_size, self.plan.len)?;
+        let mut upload = Upload::new(
+            self.store,
+            &self.spec.object,
+            id,
+            self.plan,
+            self.progress,
+            journal,
+            arrived,
+        );
+        let (read, put) = tokio::join!(self.feed(&reader, from, chunks, cancel), upload.run(hashed, cancel));
+        // A failure to put ends the reading, too, so it is the one to tell.
+        put?;
+        read?;
+        let (parts, journal) = upload.into_parts();
+        let hashes = end.await.map_err(|_| died())?;
+        Ok((parts, journal, hashes))
+    }
+
+    /// Reads the object from `from` on, ahead of the hashing.
+    async fn feed(
+        &self,
+        reader: &Reader<'_>,
+        from: u64,
+        chunks: mpsc::Sender<Chunk>,
+        cancel: &CancellationToken,
+    ) -> Result<(), Error> {
+        let pool = Pool::new(CHUNK as usize, self.plan.chunks);
+        let offsets = futures::stream::iter((from..self.plan.len).step_by(CHUNK as usize));
+        let reads = offsets
+            .then(|offset| {
+                let len = CHUNK.min(self.plan.len - offset) as usize;
+                let buf = pool.take(len);
+                async move { (offset, buf.await) }
+            })
+            .map(|(offset, buf)| reader.chunk(offset, buf))
+            .buffered(READ_AHEAD);
+        let feed = async {
+            let mut reads = std::pin::pin!(reads);
+            while let Some(chunk) = reads.next().await {
+                if chunks.send(chunk?).await.is_err() {
+                    return Err(died());
+                }
+            }
+            Ok(())
+        };
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(error::cancelled(&self.object)),
+            outcome = feed => outcome,
+        }
+    }
+
+    /// The hashes to go on from, and the byte of the object up to which they are.
+    async fn hashes(&self, reader: &Reader<'_>, journal: &Journal) -> Result<(u64, Hashes), Error> {
+        let saved = journal.hashed.as_ref().and_then(|prefix| {
+            let object = ObjectHash::restore(&prefix.object)?;
+            let content = ContentDigest::restore(&prefix.content)?;
+            let from = self.plan.start(prefix.parts);
+            (object.len() == from).then_some((from, object, content))
+        });
+        let Some((from, object, mut content)) = saved else {
+            let content = ContentDigest::new(self.source.capacity());
+            let object = Some(ObjectHash::default());
+            return Ok((0, Hashes { object, content }));
+        };
+        // The content is saved up to a leaf. What follows it before `from` is read once more, at most a leaf.
+        for (guest, len) in cut(&self.map, content.position(), self.layout.guest_before(from)) {
+            let buf = reader.read(guest, Buf::alone(len as usize)).await?;
+            content.data(guest, &buf);
+        }
+        let object = Some(object);
+        Ok((from, Hashes { object, content }))
+    }
+
+    /// Finds what earlier attempts left, and begins an upload where that is of no use.
+    async fn start(&self) -> Result<Start, Error> {
+        let key = &self.spec.object;
+        let found = Journal::load(self.store, key, &self.spec.owner).await?;
+        let head = self.store.head(key).await.map_err(staging("look up", &self.object))?;
+        let fresh = Journal::new(self.spec, self.layout.fingerprint(), self.plan.len, self.plan.part_size);
+        let Some(mut journal) = found else {
+            return match head {
+                Some(_) => Err(taken(&self.object, "there is no journal beside it")),
+                None => self.begin(fresh).await,
+            };
+        };
+        if let Some(head) = head {
+            // The object is ours if it has the version that was recorded. A crash between the naming and the record leaves
+            // a seal without version and an upload that is gone.
+            let seal = journal.sealed.clone().filter(|_| head.len == journal.len);
+            let ours = match seal.as_ref().map(|seal| &seal.version) {
+                Some(Some(version)) => *version == head.version,
+                Some(None) => self.is_gone(&journal).await?,
+                None => false,
+            };
+            return match seal {
+                Some(mut seal) if ours && journal.is_of(&fresh) => {
+                    seal.version = Some(head.version);
+                    journal.sealed = Some(seal.clone());
+                    journal.save(self.store, key).await?;
+                    Ok(Start::Done(journal.report(&seal, 0)))
+                }
+                Some(_) if ours => {
+                    // Ours, and of another point in time.
+                    self.store.delete(key).await.map_err(staging("delete", &self.object))?;
+                    self.begin(fresh).await
+                }
+                _ => Err(taken(
+                    &self.object,
+                    "it is not the one that the journal beside it tells of",
+                )),
+            };
+        }
+        if !journal.is_of(&fresh) {
+            return self.begin(fresh).await;
+        }
+        self.go_on(journal, fresh).await
+    }
+
+    async fn is_gone(&self, journal: &Journal) -> Result<bool, Error> {
+        let Some(id) = &journal.upload else { return Ok(false) };
+        let parts = self.store.parts(&self.spec.object, id).await;
+        Ok(parts.map_err(staging("look up", &self.object))? == Uploaded::Gone)
+    }
+
+    /// Goes on with the upload of the journal, if it is still there and its parts are those of our plan.
+    async fn go_on(&self, mut journal: Journal, fresh: Journal) -> Result<Start, Error> {
+        let Some(id) = journal
+            .upload
+            .clone()
+            .filter(|_| journal.part_size == self.plan.part_size)
+        else {
+            return self.begin(fresh).await;
+        };
+        let parts = self.store.parts(&self.spec.object, &id).await;
+        let arrived = match parts.map_err(staging("look up", &self.object))? {
+            Uploaded::Gone => return self.begin(fresh).await,
+            Uploaded::Unlisted => journal.arrived(),
+            Uploaded::Parts(listed) => listed.into_iter().map(|part| (part.number, part)).collect(),
+        };
+        let prefix = journal.hashed.as_ref().map_or(0, |prefix| prefix.parts);
+        if !(0..prefix).all(|number| arrived.contains_key(&number)) {
+            // A part that we know of is not there: the hashes start over, the parts that are there stay.
+            journal.hashed = None;
+        }
+        if arrived.len() < self.plan.parts() as usize {
+            journal.sealed = None;
+        }
+        Ok(Start::Upload(Box::new(journal), id, arrived))
+    }
+
+    /// Ends the uploads of earlier attempts of this migration and begins one. The journal comes first, so that whatever is
+    /// begun is known to be ours.
+    async fn begin(&self, mut journal: Journal) -> Result<Start, Error> {
+        let key = &self.spec.object;
+        self.abort().await?;
+        journal.save(self.store, key).await?;
+        let id = self
+            .store
+            .begin(key, self.plan.len, self.plan.part_size)
+            .await
+            .map_err(staging("begin", &self.object))?;
+        journal.upload = Some(id.clone());
+        journal.save(self.store, key).await?;
+        Ok(Start::Upload(Box::new(journal), id, BTreeMap::new()))
+    }
+
+    /// Gives the object its name and records that.
+    async fn complete(&self, mut journal: Journal, id: &UploadId, parts: &[Part], moved: u64) -> Result<Report, Error> {
+        let completed = self.within(async {
+            let completed = self.store.complete(&self.spec.object, id, parts).await;
+            completed.map_err(staging("complete", &self.object))
+        });
+        let meta = completed.await?;
+        let Some(seal) = &mut journal.sealed else {
+            return Err(Error::new(Kind::Bug, "complete", &*self.object).detail("it was not sealed"));
+        };
+        seal.version = Some(meta.version);
+        let seal = seal.clone();
+        journal.save(self.store, &self.spec.object).await?;
+        Ok(journal.report(&seal, moved))
+    }
+
+    /// Removes the upload and the journal.
+    async fn discard(&self) -> Result<(), Error> {
+        self.abort().await?;
+        let deleted = self.store.delete_note(&self.spec.object).await;
+        deleted.map_err(staging("delete the journal of", &self.object))
+    }
+
+    async fn abort(&self) -> Result<(), Error> {
+        let aborted = self.store.abort(&self.spec.object).await;
+        aborted.map_err(staging("abort the upload of", &self.object))
+    }
+
+    /// A call of the closing, which has a limit of its own.
+    async fn within<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        tokio::time::timeout(CLOSING, work).await.unwrap_or_else(|_| {
+            Err(Error::new(Kind::Stalled, "close", &*self.object)
+                .detail(format!("no answer within {} minutes", CLOSING.as_secs() / 60)))
+        })
+    }
+}

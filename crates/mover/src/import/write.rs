@@ -1,0 +1,185 @@
+//! Writing the volume's file, in ascending order: the format's own structures, and the content as it comes.
+
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use tokio::sync::mpsc;
+use vmferry_block::{Buf, Pool};
+use vmferry_image::{Layout, Piece};
+use vmferry_provider::DiskSink;
+
+use crate::chunk::{CHUNK, Chunk, Span};
+use crate::error::{Error, Kind, target};
+use crate::hasher::Hashed;
+use crate::progress::Progress;
+
+/// Writes under way at once, if the sink takes that many.
+const MOST: usize = 8;
+
+/// The volume's file, written up to a place.
+pub(super) struct Writer<'a> {
+    sink: &'a dyn DiskSink,
+    layout: &'a Layout,
+    progress: &'a Progress,
+    concurrency: usize,
+    /// Everything before it was written, or reads as zeros.
+    at: u64,
+    /// Buffers for what cannot be written as it came: one for each write under way, and one more.
+    scratch: Pool,
+    under_way: FuturesUnordered<BoxFuture<'a, Result<(), Error>>>,
+}
+
+impl<'a> Writer<'a> {
+    pub(super) fn new(sink: &'a dyn DiskSink, layout: &'a Layout, progress: &'a Progress) -> Self {
+        let concurrency = sink.concurrency().clamp(1, MOST);
+        Self {
+            sink,
+            layout,
+            progress,
+            concurrency,
+            at: 0,
+            scratch: Pool::new(CHUNK as usize, concurrency + 1),
+            under_way: FuturesUnordered::new(),
+        }
+    }
+
+    /// Writes all that comes out of `hashed`, and what the format adds. All writes have ended when this returns.
+    pub(super) async fn run(&mut self, mut hashed: mpsc::Receiver<Hashed>) -> Result<(), Error> {
+        let written = self.all(&mut hashed).await;
+        // Whoever feeds us sees the closed channel and stops.
+        hashed.close();
+        let mut rest = Ok(());
+        while let Some(outcome) = self.under_way.next().await {
+            rest = rest.and(outcome);
+        }
+        written.and(rest)
+    }
+
+    async fn all(&mut self, hashed: &mut mpsc::Receiver<Hashed>) -> Result<(), Error> {
+        loop {
+            tokio::select! {
+                biased;
+                Some(outcome) = self.under_way.next() => outcome?,
+                next = hashed.recv() => match next {
+                    Some(Hashed { chunk, .. }) => self.chunk(chunk).await?,
+                    None => break,
+                },
+            }
+        }
+        self.structures(self.layout.len()).await
+    }
+
+    async fn chunk(&mut self, chunk: Chunk) -> Result<(), Error> {
+        let len = chunk.buf.len() as u64;
+        let mut places = Vec::new();
+        for span in &chunk.spans {
+            self.places(*span, &mut places)?;
+        }
+        match places[..] {
+            [(offset, Span { at: 0, len, .. })] if len == chunk.buf.len() => self.data(offset, chunk.buf).await?,
+            _ => {
+                for (offset, span) in places {
+                    let mut buf = self.buffer(span.len).await?;
+                    buf.copy_from_slice(chunk.bytes(&span));
+                    self.data(offset, buf).await?;
+                }
+            }
+        }
+        self.progress.advance(len);
+        Ok(())
+    }
+
+    /// Where in the file the pieces of a span go.
+    fn places(&self, mut span: Span, places: &mut Vec<(u64, Span)>) -> Result<(), Error> {
+        while span.len > 0 {
+            let Some((offset, run)) = self.layout.file_offset(span.guest) else {
+                return Err(Error::new(Kind::Bug, "write", "the volume")
+                    .detail(format!("the data at {} has no place in it", span.guest)));
+            };
+            let len = span.len.min(usize::try_from(run).unwrap_or(usize::MAX));
+            places.push((offset, Span { len, ..span }));
+            span = Span {
+                at: span.at + len,
+                len: span.len - len,
+                guest: span.guest + len as u64,
+            };
+        }
+        Ok(())
+    }
+
+    async fn data(&mut self, offset: u64, buf: Buf) -> Result<(), Error> {
+        self.structures(offset).await?;
+        self.at = offset + buf.len() as u64;
+        self.write(offset, buf).await
+    }
+
+    /// Writes the format's own structures that lie before `end`, as far as they are not written.
+    async fn structures(&mut self, end: u64) -> Result<(), Error> {
+        let layout = self.layout;
+        let mut open: Option<(u64, Buf)> = None;
+        for piece in layout.pieces(self.at..end) {
+            let Piece::Meta { offset, bytes } = piece else { continue };
+            let (start, mut buf) = match open.take() {
+                Some((start, buf))
+                    if start + buf.len() as u64 == offset && buf.len() + bytes.len() <= buf.capacity() =>
+                {
+                    (start, buf)
+                }
+                full => {
+                    if let Some((start, buf)) = full {
+                        self.write(start, buf).await?;
+                    }
+                    (offset, self.buffer(0).await?)
+                }
+            };
+            let filled = buf.len();
+            buf.set_len(filled + bytes.len());
+            buf[filled..].copy_from_slice(&bytes);
+            open = Some((start, buf));
+        }
+        if let Some((start, buf)) = open {
+            self.write(start, buf).await?;
+        }
+        self.at = self.at.max(end);
+        Ok(())
+    }
+
+    /// A scratch buffer. There always is one: fewer writes are under way than there are buffers.
+    async fn buffer(&mut self, len: usize) -> Result<Buf, Error> {
+        self.room().await?;
+        Ok(self.scratch.take(len).await)
+    }
+
+    /// Writes `buf`, unless it is zeros: what is never written reads as zeros.
+    async fn write(&mut self, offset: u64, buf: Buf) -> Result<(), Error> {
+        if is_zero(&buf) {
+            return Ok(());
+        }
+        self.room().await?;
+        let (sink, progress, len) = (self.sink, self.progress, buf.len() as u64);
+        self.under_way.push(Box::pin(async move {
+            let written = sink.write(offset, buf).await;
+            progress.alive(len);
+            written.map_err(|error| target(error, "the volume"))
+        }));
+        Ok(())
+    }
+
+    /// Waits until there is room for one more write.
+    async fn room(&mut self) -> Result<(), Error> {
+        while self.under_way.len() >= self.concurrency {
+            match self.under_way.next().await {
+                Some(outcome) => outcome?,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether every byte is zero; data is told from its first page.
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes
+        .chunks(4096)
+        .all(|page| page.iter().fold(0, |seen, byte| seen | byte) == 0)
+}

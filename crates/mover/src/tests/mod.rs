@@ -1,0 +1,5 @@
+//! Whole transfers between real files, broken off in every way.
+
+mod resume;
+mod support;
+mod transfer;
