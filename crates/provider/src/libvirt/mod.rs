@@ -7,9 +7,13 @@
 //! [`conn::Endpoint`] does not know is refused.
 
 mod conn;
+mod hypervisor;
+mod local;
 mod source;
 mod ssh;
 mod sys;
+mod target;
+mod volume;
 mod xml;
 
 use std::path::PathBuf;

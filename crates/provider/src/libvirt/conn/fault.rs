@@ -70,6 +70,8 @@ fn by_words(error: &VirtError, otherwise: Kind) -> Kind {
         "Cannot write data",
     ]) {
         Kind::Unreachable
+    } else if any(&["No such file or directory"]) {
+        Kind::NotFound
     } else {
         otherwise
     }

@@ -1,1 +1,116 @@
-//! The source side.
+//! The source side: what a VM's disks are, how they are frozen, and how they are read.
+//!
+//! ```text
+//!             running or paused                    shut off
+//! freeze      pull-mode backup job (running)       nothing (offline)
+//! state id    vmferry-TAG-NONCE                    offline-DIGEST
+//! open_disk   NBD (export)                         image files (offline, file)
+//! release     end the job, remove its files        nothing
+//! ```
+//!
+//! Architecture Invariant: nothing here changes the VM, its definition or its images, but for [`delete`], and but for the
+//! checkpoint that a kept snapshot is.
+
+mod agent;
+mod backing;
+mod delete;
+mod domain;
+mod export;
+mod file;
+mod job;
+mod leftovers;
+mod offline;
+mod read_ahead;
+mod running;
+mod storage;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+pub(super) use domain::Domain;
+
+use super::Libvirt;
+use crate::{DiskSource, Error, Frozen, FrozenId, Kind, Owner, PowerState, SourceHost, Vm, VmSelector};
+
+#[async_trait]
+impl SourceHost for Libvirt {
+    async fn check_source(&self, vm: &Vm) -> Result<(), Error> {
+        let domain = Domain::read(self, &domain::selector(vm)).await?;
+        if domain.disks.is_empty() {
+            return Err(Error::new(Kind::Unsupported, "move", domain.object)
+                .detail("it has no disk")
+                .remedy("attach one"));
+        }
+        match domain.power {
+            PowerState::Off => offline::check(self, &domain).await,
+            PowerState::On => domain.disks.iter().try_for_each(|disk| {
+                let object = format!("disk {:?} of {}", disk.model.name, domain.object);
+                backing::check_live(&object, &disk.path, &disk.backing)
+            }),
+        }
+    }
+
+    async fn freeze(&self, vm: &Vm, owner: &Owner, keep: bool) -> Result<Frozen, Error> {
+        let selector = domain::selector(vm);
+        self.check_source(vm).await?;
+        let domain = Domain::read(self, &selector).await?;
+        match domain.power {
+            PowerState::On => running::freeze(self, &domain, &selector, &tag(owner)?, keep).await,
+            PowerState::Off => offline_state(self, &domain).await,
+        }
+    }
+
+    async fn frozen(&self, vm: &Vm, owner: &Owner) -> Result<Option<Frozen>, Error> {
+        let selector = domain::selector(vm);
+        let domain = Domain::read(self, &selector).await?;
+        match domain.power {
+            PowerState::On => running::frozen(self, &domain, &selector, &tag(owner)?).await,
+            PowerState::Off => offline_state(self, &domain).await.map(Some),
+        }
+    }
+
+    async fn release(&self, vm: &VmSelector, owner: &Owner, keep: bool) -> Result<(), Error> {
+        match release(self, vm, &tag(owner)?, keep).await {
+            Err(error) if error.kind() == Kind::NotFound => Ok(()),
+            answer => answer,
+        }
+    }
+
+    async fn open_disk(&self, vm: &Vm, frozen: &FrozenId, disk: &str) -> Result<Arc<dyn DiskSource>, Error> {
+        let selector = domain::selector(vm);
+        let domain = Domain::read(self, &selector).await?;
+        Ok(match offline::is_offline(frozen) {
+            true => Arc::new(offline::open(self, &domain, &selector, frozen, disk).await?),
+            false => Arc::new(export::open(self, &domain, &selector, frozen, disk).await?),
+        })
+    }
+
+    async fn delete_source(&self, vm: &VmSelector) -> Result<(), Error> {
+        delete::delete(self, vm).await
+    }
+}
+
+/// The owner's tag, which is in all names.
+fn tag(owner: &Owner) -> Result<String, Error> {
+    let tag = owner.tag();
+    match tag.is_empty() {
+        false => Ok(tag),
+        true => Err(Error::new(Kind::Bug, "use", format!("the UID {:?}", owner.uid)).detail("it has no hex digit")),
+    }
+}
+
+async fn offline_state(libvirt: &Libvirt, domain: &Domain) -> Result<Frozen, Error> {
+    Ok(Frozen {
+        id: offline::state(libvirt, domain).await?,
+        detail: "the VM is shut off: its image files are read as they are".to_owned(),
+    })
+}
+
+async fn release(libvirt: &Libvirt, vm: &VmSelector, tag: &str, keep: bool) -> Result<(), Error> {
+    running::end(libvirt, vm, tag).await?;
+    if !keep {
+        running::delete_checkpoints(libvirt, vm, tag).await?;
+    }
+    leftovers::remove(libvirt, vm, tag).await
+}

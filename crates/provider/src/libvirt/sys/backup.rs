@@ -7,12 +7,7 @@ use virt::domain::Domain;
 use virt::error::Error as VirtError;
 use virt_sys as sys;
 
-use super::{c_string, check};
-
-unsafe extern "C" {
-    /// The C library's. libvirt's strings are ours to free with it.
-    fn free(memory: *mut std::ffi::c_void);
-}
+use super::{c_string, check, free};
 
 /// Starts a backup job (`virDomainBackupBegin`), with a checkpoint where one is given.
 pub(in crate::libvirt) fn backup_begin(

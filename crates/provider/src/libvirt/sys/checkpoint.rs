@@ -1,10 +1,13 @@
 //! Checkpoints.
 
+use std::ffi::CStr;
+use std::ptr;
+
 use virt::domain::Domain;
 use virt::error::Error as VirtError;
 use virt_sys as sys;
 
-use super::{c_string, check};
+use super::{c_string, check, free};
 
 /// Deletes a checkpoint and its bitmaps (`virDomainCheckpointDelete`). Whether there was one.
 pub(in crate::libvirt) fn checkpoint_delete(domain: &Domain, name: &str) -> Result<bool, VirtError> {
@@ -23,5 +26,27 @@ pub(in crate::libvirt) fn checkpoint_delete(domain: &Domain, name: &str) -> Resu
         let deleted = check(sys::virDomainCheckpointDelete(checkpoint, 0));
         sys::virDomainCheckpointFree(checkpoint);
         deleted.map(|()| true)
+    }
+}
+
+/// The names of all checkpoints (`virDomainListAllCheckpoints`).
+pub(in crate::libvirt) fn checkpoint_names(domain: &Domain) -> Result<Vec<String>, VirtError> {
+    let mut list: *mut sys::virDomainCheckpointPtr = ptr::null_mut();
+    // SAFETY: the domain and `list` are alive during the call. What is listed is ours: each checkpoint is read, then freed
+    // once, and so is the list, which libvirt allocates even when it is empty.
+    unsafe {
+        let count = sys::virDomainListAllCheckpoints(domain.as_ptr(), &raw mut list, 0);
+        check(count)?;
+        let mut names = Vec::new();
+        for at in 0..usize::try_from(count).unwrap_or(0) {
+            let checkpoint = *list.add(at);
+            let name = sys::virDomainCheckpointGetName(checkpoint);
+            if !name.is_null() {
+                names.push(CStr::from_ptr(name).to_string_lossy().into_owned());
+            }
+            sys::virDomainCheckpointFree(checkpoint);
+        }
+        free(list.cast());
+        Ok(names)
     }
 }
