@@ -19,8 +19,10 @@ set -eu
 
 kind=${1:?host.sh session|system DIR [ADDRESS]} dir=${2:?no DIR} address=${3:-}
 case $dir in /run/* | [!/]*) echo "host.sh: DIR must be absolute and outside /run: $dir" >&2; exit 2 ;; esac
-# The path of a unix socket has at most 107 bytes, and libvirt appends up to 60 to DIR for a guest's monitor.
-if [ "${#dir}" -gt 40 ]; then echo "host.sh: DIR is too long for unix sockets below it: $dir" >&2; exit 2; fi
+# The path of a unix socket has at most 107 bytes. In session mode libvirt appends up to 65 to DIR, in system mode 18: its state
+# folders are elsewhere.
+case $kind in session) limit=40 ;; *) limit=85 ;; esac
+if [ "${#dir}" -gt "$limit" ]; then echo "host.sh: DIR is too long for unix sockets below it: $dir" >&2; exit 2; fi
 PATH=$PATH:/usr/sbin:/sbin
 here=$(cd "$(dirname "$0")" && pwd)
 
