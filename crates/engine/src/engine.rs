@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use vmferry_api::{Key, Phase, Time};
 
+use crate::deletion;
 use crate::failure::{self, Trouble};
 use crate::phase::{self, Row};
 use crate::port::{Clock, Connector, Events, Executor, Store, StoreError};
 use crate::run::{Outcome, Run};
-use crate::deletion;
 
 /// The ports that an engine works with.
 #[derive(Clone)]

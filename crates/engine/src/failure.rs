@@ -314,7 +314,7 @@ mod tests {
             .map(|attempts| backoff(&RetryPolicy::default(), attempts).as_secs() / 60)
             .collect();
         assert_eq!(minutes, [5, 10, 20, 30, 30, 30]);
-        assert_eq!(backoff(&policy(300, 1800), u32::MAX), Duration::from_secs(1800));
+        assert_eq!(backoff(&policy(300, 1800), u32::MAX), Duration::from_mins(30));
         assert_eq!(backoff(&policy(0, 1800), 7), Duration::ZERO);
         assert_eq!(backoff(&policy(60, 10), 0), Duration::from_secs(10));
     }

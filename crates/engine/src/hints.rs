@@ -73,7 +73,10 @@ fn attach(nics: &mut [Nic], hints: &[NetworkHint]) -> Result<(), Failure> {
             None => unnamed.push(index),
         }
     }
-    let mut free = (0..nics.len()).filter(|nic| taken[*nic].is_none()).collect::<Vec<_>>().into_iter();
+    let mut free = (0..nics.len())
+        .filter(|nic| taken[*nic].is_none())
+        .collect::<Vec<_>>()
+        .into_iter();
     for index in unnamed {
         let nic = free.next().ok_or_else(|| no_interface(index, &hints[index], nics))?;
         taken[nic] = Some(index);
@@ -107,7 +110,11 @@ fn is_interface(name: &str) -> bool {
 
 fn no_interface(index: usize, hint: &NetworkHint, nics: &[Nic]) -> Failure {
     let names: Vec<_> = nics.iter().map(|nic| nic.name.as_str()).collect();
-    let has = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    let has = if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.join(", ")
+    };
     Failure::permanent(
         "InvalidHint",
         format!(
@@ -155,12 +162,19 @@ mod tests {
     #[test]
     fn hints_override_and_everything_else_stays() {
         let hardware = manifests::hardware(2, 2);
-        let hints = ResourceHints { cpu: Some(8), memory: Some(16384), disk: Some(7) };
+        let hints = ResourceHints {
+            cpu: Some(8),
+            memory: Some(16384),
+            disk: Some(7),
+        };
         let out = apply(&spec(hints, &[("eth1", "dmz")]), &hardware).unwrap();
         assert_eq!((out.vcpus, out.memory_bytes), (8, 16 << 30));
         assert_eq!(out.disks[0].capacity, 7 << 30);
         assert_eq!(out.disks[1], hardware.disks[1]);
-        assert_eq!(networks(&out), [&hardware.nics[0].attachment, &NicAttachment::Network("dmz".into())]);
+        assert_eq!(
+            networks(&out),
+            [&hardware.nics[0].attachment, &NicAttachment::Network("dmz".into())]
+        );
         assert_eq!(out.nics[1].mac, hardware.nics[1].mac);
     }
 
@@ -168,13 +182,19 @@ mod tests {
     fn a_disk_never_shrinks() {
         let mut hardware = manifests::hardware(1, 0);
         hardware.disks[0].capacity = (3 << 30) + 1;
-        let hints = |disk| ResourceHints { disk: Some(disk), ..ResourceHints::default() };
+        let hints = |disk| ResourceHints {
+            disk: Some(disk),
+            ..ResourceHints::default()
+        };
         let error = apply(&spec(hints(3), &[]), &hardware).unwrap_err();
         assert_eq!(error.kind, crate::port::FailureKind::Permanent);
         for part in ["spec.targetResourceHints.disk", "3 GB", "at least 4", "vda"] {
             assert!(error.message.contains(part), "{part}: {}", error.message);
         }
-        assert_eq!(apply(&spec(hints(4), &[]), &hardware).unwrap().disks[0].capacity, 4 << 30);
+        assert_eq!(
+            apply(&spec(hints(4), &[]), &hardware).unwrap().disks[0].capacity,
+            4 << 30
+        );
         assert_eq!(capacity(&spec(hints(3), &[]), 0, (3 << 30) + 1), (3 << 30) + 1);
         assert_eq!(capacity(&spec(hints(9), &[]), 1, 5), 5);
     }
@@ -192,19 +212,37 @@ mod tests {
 
     #[test]
     fn an_interface_that_is_not_there_is_named() {
-        for hints in [&[("eth2", "a")][..], &[("x", "a"), ("y", "b"), ("z", "c")], &[("eth0", "a"), ("eth0", "b")]] {
+        for hints in [
+            &[("eth2", "a")][..],
+            &[("x", "a"), ("y", "b"), ("z", "c")],
+            &[("eth0", "a"), ("eth0", "b")],
+        ] {
             let error = apply(&spec(ResourceHints::default(), hints), &manifests::hardware(1, 2)).unwrap_err();
             assert!(error.message.contains("spec.targetNetworkHints["), "{}", error.message);
         }
-        let error = apply(&spec(ResourceHints::default(), &[("eth2", "a")]), &manifests::hardware(1, 2)).unwrap_err();
-        assert!(error.message.contains("\"eth2\"") && error.message.contains("eth0, eth1"), "{}", error.message);
+        let error = apply(
+            &spec(ResourceHints::default(), &[("eth2", "a")]),
+            &manifests::hardware(1, 2),
+        )
+        .unwrap_err();
+        assert!(
+            error.message.contains("\"eth2\"") && error.message.contains("eth0, eth1"),
+            "{}",
+            error.message
+        );
     }
 
     #[test]
     fn zero_makes_no_sense() {
         for hints in [
-            ResourceHints { cpu: Some(0), ..ResourceHints::default() },
-            ResourceHints { memory: Some(0), ..ResourceHints::default() },
+            ResourceHints {
+                cpu: Some(0),
+                ..ResourceHints::default()
+            },
+            ResourceHints {
+                memory: Some(0),
+                ..ResourceHints::default()
+            },
         ] {
             assert!(apply(&spec(hints, &[]), &manifests::hardware(1, 1)).is_err());
         }

@@ -80,10 +80,7 @@ mod tests {
             "vda",
             ImageFormat::Qcow2,
         );
-        assert_eq!(
-            key.unwrap().as_str(),
-            "databases/mysql.prod-0f8fad5bd9cb/vda.qcow2"
-        );
+        assert_eq!(key.unwrap().as_str(), "databases/mysql.prod-0f8fad5bd9cb/vda.qcow2");
         assert_eq!(export_job(&owner(), 2).0, "export-0f8fad5bd9cb-2");
         assert_eq!(import_job(&owner(), 0).0, "import-0f8fad5bd9cb-0");
     }

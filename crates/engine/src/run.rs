@@ -6,9 +6,7 @@
 use std::time::Duration;
 
 use vmferry_api::names::FINALIZER;
-use vmferry_api::{
-    Condition, DiskStatus, Key, ObjectReference, Time, VMMigration, VMMigrationSpec, VMMigrationStatus,
-};
+use vmferry_api::{Condition, DiskStatus, Key, ObjectReference, Time, VMMigration, VMMigrationSpec, VMMigrationStatus};
 use vmferry_provider::{ImageFormat, Owner};
 use vmferry_staging::ObjectKey;
 
@@ -86,7 +84,7 @@ impl Run {
     /// Whether what is known differs from what was last saved.
     pub(crate) fn changed(&self) -> bool {
         let saved = self.saved.status.as_ref();
-        self.migration.metadata != self.saved.metadata || saved.map_or(true, |saved| *saved != self.status)
+        self.migration.metadata != self.saved.metadata || saved.is_none_or(|saved| *saved != self.status)
     }
 
     /// Saves if anything changed, then tells of what happened.
@@ -219,9 +217,9 @@ impl Run {
     pub(crate) fn objects(&self) -> Result<Vec<(ObjectKey, ImageFormat)>, Failure> {
         let object = |disk: &DiskStatus| {
             let text = disk.format.as_deref().unwrap_or_default();
-            let format = text.parse().map_err(|error| {
-                Failure::bug(format!("status.disks: disk {}: {error}", disk.name))
-            })?;
+            let format = text
+                .parse()
+                .map_err(|error| Failure::bug(format!("status.disks: disk {}: {error}", disk.name)))?;
             Ok((self.object_key(&disk.name, format)?, format))
         };
         self.status.disks.iter().map(object).collect()

@@ -1,5 +1,6 @@
 //! Sizes and durations as people read them.
 
+use std::fmt::Write;
 use std::time::Duration;
 
 /// A size in decimal units, as the API's messages have it: `10GB`, `4.5GB`, `512B`.
@@ -19,12 +20,11 @@ pub(crate) fn size(bytes: u64) -> String {
 pub(crate) fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let parts = [(seconds / 3600, 'h'), (seconds / 60 % 60, 'm'), (seconds % 60, 's')];
-    let text: String = parts
-        .iter()
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, unit)| format!("{count}{unit}"))
-        .collect();
-    if text.is_empty() { "0s".to_owned() } else { text }
+    let mut out = String::new();
+    for (count, unit) in parts.into_iter().filter(|(count, _)| *count > 0) {
+        let _ = write!(out, "{count}{unit}");
+    }
+    if out.is_empty() { "0s".to_owned() } else { out }
 }
 
 /// `1 disk`, `2 disks`.

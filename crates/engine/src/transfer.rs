@@ -1,10 +1,12 @@
 //! How far a data phase is, and how the status says so.
 
+use std::fmt::Write;
+
 use vmferry_api::DiskStatus;
 
 use crate::failure::Failure;
 use crate::phase;
-use crate::port::{DiskProgress, DiskReport};
+use crate::port::{DiskProgress, DiskReport, JobId, JobState};
 use crate::run::Run;
 use crate::text;
 
@@ -35,10 +37,22 @@ impl Progress {
         );
         if let Some(seconds) = eta(&self.current) {
             let eta = text::duration(std::time::Duration::from_secs(seconds));
-            out.push_str(&format!(", ETA: {eta}"));
+            let _ = write!(out, ", ETA: {eta}");
         }
         out.push(')');
         out
+    }
+}
+
+/// How a job is doing. An executor that cannot be asked says nothing about the job, which goes on: that is no failure of
+/// the migration and costs no attempt; the message says so, and it is asked again.
+pub(crate) async fn observe(run: &mut Run, id: &JobId) -> Option<JobState> {
+    match run.ports.executor.observe(id).await {
+        Ok(state) => Some(state),
+        Err(error) => {
+            run.status.message = Some(error.to_string());
+            None
+        }
     }
 }
 
@@ -92,7 +106,11 @@ pub(crate) fn check_count(run: &Run, reports: &[DiskReport]) -> Result<(), Failu
     if reports.len() == run.status.disks.len() {
         return Ok(());
     }
-    let text = format!("the job reports on {} of {} disks", reports.len(), run.status.disks.len());
+    let text = format!(
+        "the job reports on {} of {} disks",
+        reports.len(),
+        run.status.disks.len()
+    );
     Err(Failure::bug(text))
 }
 

@@ -79,9 +79,7 @@ impl Run {
     /// Opens the target.
     pub(crate) async fn target(&self) -> Result<Target, Trouble> {
         let key = self.resolve(&self.spec().target_provider_ref);
-        let (resource, host) = self
-            .provider(&key, "spec.targetProviderRef", Failure::target)
-            .await?;
+        let (resource, host) = self.provider(&key, "spec.targetProviderRef", Failure::target).await?;
         Ok(Target { key, resource, host })
     }
 
@@ -91,8 +89,13 @@ impl Run {
         let secret = match &storage.credentials_secret_ref {
             None => None,
             Some(reference) => {
-                self.secret(reference.name.as_deref(), reference.namespace.as_deref(), &self.key.namespace, "spec.storage.credentialsSecretRef")
-                    .await?
+                self.secret(
+                    reference.name.as_deref(),
+                    reference.namespace.as_deref(),
+                    &self.key.namespace,
+                    "spec.storage.credentialsSecretRef",
+                )
+                .await?
             }
         };
         let opened = self.ports.connector.staging(&storage, secret.as_ref()).await;
@@ -124,8 +127,13 @@ impl Run {
             None => None,
             Some(reference) => {
                 let field = format!("spec.credentialSecretRef of Provider {key}");
-                self.secret(reference.name.as_deref(), reference.namespace.as_deref(), &key.namespace, &field)
-                    .await?
+                self.secret(
+                    reference.name.as_deref(),
+                    reference.namespace.as_deref(),
+                    &key.namespace,
+                    &field,
+                )
+                .await?
             }
         };
         let opened = self.ports.connector.hypervisor(&provider, secret.as_ref()).await;

@@ -1,4 +1,4 @@
-//! No two migrations of one VM: the older one goes on, the younger one says which it is in conflict with.
+//! No two migrations of one VM, or to one name: the older one goes on, the younger one says which it is in conflict with.
 
 use vmferry_api::{Key, Phase, VMMigration, VirtualMachine};
 
@@ -8,7 +8,7 @@ use crate::port::FailureKind;
 use crate::run::Run;
 use crate::world::provider_key;
 
-/// Fails where an older migration of the same source VM has not come to its end.
+/// Fails where an older migration of the same source VM, or to the same target VM, has not come to its end.
 pub(super) async fn check(run: &Run) -> Result<(), Trouble> {
     let Some(started) = &run.status.start_time else {
         return Err(Failure::bug("status.startTime is not set").into());
@@ -26,7 +26,14 @@ pub(super) async fn check(run: &Run) -> Result<(), Trouble> {
         }
         let source = Key::new(&other.spec.source_namespace, &other.spec.source_name);
         if source == run.source_key() || (mine.is_some() && identity(run, &source).await? == mine) {
-            return Err(conflict(&other, &other_key, &source).into());
+            let what = format!("migrate VirtualMachine {source}, named by spec.sourceName");
+            let text = "already migrates the same VM";
+            return Err(conflict(&other, &other_key, "ConflictingMigration", &what, text).into());
+        }
+        if target(&other, &other_key) == target(&run.migration, &run.key) {
+            let what = format!("make VM {}, named by spec.targetName", run.spec().target_name);
+            let text = "is about to make a VM of the same name at the same provider";
+            return Err(conflict(&other, &other_key, "TargetNameTaken", &what, text).into());
         }
     }
     Ok(())
@@ -43,21 +50,25 @@ async fn identity(run: &Run, vm_key: &Key) -> Result<Option<(Key, String)>, Trou
     Ok(vm.map(id))
 }
 
-fn conflict(other: &VMMigration, other_key: &Key, source: &Key) -> Failure {
+/// The target provider and the name there.
+fn target(migration: &VMMigration, key: &Key) -> (Key, String) {
+    let reference = &migration.spec.target_provider_ref;
+    let namespace = reference.namespace.as_deref().unwrap_or(&key.namespace);
+    (Key::new(namespace, &reference.name), migration.spec.target_name.clone())
+}
+
+fn conflict(other: &VMMigration, other_key: &Key, reason: &'static str, what: &str, text: &str) -> Failure {
     let phase = other.status.as_ref().map(|status| status.phase).unwrap_or_default();
     // One that only cleans up leaves soon: worth another try.
     let leaves = phase == Phase::Failed || other.metadata.deletion_timestamp.is_some();
     let (kind, remedy) = if leaves {
         (FailureKind::Retryable, "it is being cleaned up")
     } else {
-        (FailureKind::Permanent, "wait until it is done or delete it, then create this one again")
+        (
+            FailureKind::Permanent,
+            "wait until it is done or delete it, then create this one again",
+        )
     };
-    Failure::new(
-        kind,
-        "ConflictingMigration",
-        format!(
-            "cannot migrate VirtualMachine {source}, named by spec.sourceName: VMMigration {other_key} (phase {phase:?}) \
-             already migrates the same VM; {remedy}"
-        ),
-    )
+    let message = format!("cannot {what}: VMMigration {other_key} (phase {phase:?}) {text}; {remedy}");
+    Failure::new(kind, reason, message)
 }

@@ -17,8 +17,13 @@ pub(crate) fn act(run: &mut Run) -> BoxFuture<'_, Result<Outcome, Trouble>> {
         let target = run.target().await?;
         let format = plan::target_format(run.spec(), &target);
         let volume = |id: &Option<String>| {
-            let id = id.clone().ok_or_else(|| Failure::bug("status.disks: targetVolume is not set"))?;
-            Ok(TargetDisk { volume: VolumeId(id), format })
+            let id = id
+                .clone()
+                .ok_or_else(|| Failure::bug("status.disks: targetVolume is not set"))?;
+            Ok(TargetDisk {
+                volume: VolumeId(id),
+                format,
+            })
         };
         let disks = run.status.disks.iter().map(|disk| volume(&disk.target_volume));
         let spec = VmSpec {
@@ -76,5 +81,10 @@ fn exported(run: &Run, vm: &Vm) -> Result<Vec<Disk>, Failure> {
     }
     let disks = vm.hardware.disks.iter().zip(run.capacities());
     // The exported capacity counts: a disk that has grown since then is as large at the target as it was then.
-    Ok(disks.map(|(disk, capacity)| Disk { capacity, ..disk.clone() }).collect())
+    Ok(disks
+        .map(|(disk, capacity)| Disk {
+            capacity,
+            ..disk.clone()
+        })
+        .collect())
 }

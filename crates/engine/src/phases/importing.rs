@@ -33,7 +33,10 @@ pub(crate) fn act(run: &mut Run) -> BoxFuture<'_, Result<Outcome, Trouble>> {
             }
             return Ok(Outcome::Again);
         };
-        match run.ports.executor.observe(&id).await? {
+        let Some(state) = transfer::observe(run, &id).await else {
+            return Ok(Outcome::Wait(run.config.poll));
+        };
+        match state {
             JobState::Absent => {
                 let target = run.target().await?;
                 let job = job(run, id, &target)?;
@@ -67,9 +70,14 @@ pub(crate) fn undo(run: &Run) -> BoxFuture<'_, Result<(), Trouble>> {
 }
 
 fn job(run: &Run, id: JobId, target: &Target) -> Result<Job, Failure> {
-    let missing = |disk: &DiskStatus, field: &str| Failure::bug(format!("status.disks: {}: {field} is not set", disk.name));
+    let missing =
+        |disk: &DiskStatus, field: &str| Failure::bug(format!("status.disks: {}: {field} is not set", disk.name));
     let mut disks = Vec::new();
-    let plan = run.objects()?.into_iter().zip(run.capacities()).zip(run.volumes(target));
+    let plan = run
+        .objects()?
+        .into_iter()
+        .zip(run.capacities())
+        .zip(run.volumes(target));
     for ((((object, staged_format), capacity), volume), disk) in plan.zip(&run.status.disks) {
         let recorded = |value: &Option<String>, field| value.clone().ok_or_else(|| missing(disk, field));
         disks.push(DiskJob {

@@ -25,7 +25,9 @@ pub(crate) fn act(run: &mut Run) -> BoxFuture<'_, Result<Outcome, Trouble>> {
         let ahead = ahead(run).await?;
         let limit = run.config.max_concurrent.max(1);
         if ahead >= limit {
-            run.status.message = Some(format!("Waiting for a free slot: at most {limit} migrations run at once"));
+            run.status.message = Some(format!(
+                "Waiting for a free slot: at most {limit} migrations run at once"
+            ));
             return Ok(Outcome::Wait(run.config.poll));
         }
         run.tell(event::VALIDATION_STARTED, "Source VM validation started");

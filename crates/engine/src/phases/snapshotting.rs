@@ -15,13 +15,13 @@ pub(crate) fn act(run: &mut Run) -> BoxFuture<'_, Result<Outcome, Trouble>> {
         let vm = source.vm().await?;
         let keep = !run.spec().cleanup_policy.delete_snapshot;
         let failure = |fault| Failure::source(&fault);
-        let frozen = match source.host.frozen(&vm, &run.owner).await.map_err(failure)? {
-            Some(frozen) => frozen,
-            None => {
-                let released = source.host.release(&source.selector, &run.owner, false).await;
-                released.map_err(failure)?;
-                source.host.freeze(&vm, &run.owner, keep).await.map_err(failure)?
-            }
+        let held = source.host.frozen(&vm, &run.owner).await.map_err(failure)?;
+        let frozen = if let Some(frozen) = held {
+            frozen
+        } else {
+            let released = source.host.release(&source.selector, &run.owner, false).await;
+            released.map_err(failure)?;
+            source.host.freeze(&vm, &run.owner, keep).await.map_err(failure)?
         };
         run.status.snapshot_id = Some(frozen.id.0.clone());
         let text = format!("Snapshot {} created: {}", frozen.id.0, frozen.detail);
@@ -50,7 +50,10 @@ fn needed(trouble: Trouble, run: &Run) -> Trouble {
     match trouble {
         Trouble::Failure(mut failure) => {
             let snapshot = run.status.snapshot_id.as_deref().unwrap_or("that may exist");
-            failure.message = format!("cannot delete snapshot {snapshot} of the source VM: {}", failure.message);
+            failure.message = format!(
+                "cannot delete snapshot {snapshot} of the source VM: {}",
+                failure.message
+            );
             failure.into()
         }
         store @ Trouble::Store(_) => store,

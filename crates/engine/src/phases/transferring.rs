@@ -19,7 +19,10 @@ pub(crate) fn act(run: &mut Run) -> BoxFuture<'_, Result<Outcome, Trouble>> {
     async move {
         let recorded = run.status.export_task_ref.clone();
         let id = JobId(recorded.ok_or_else(|| Failure::bug("status.exportTaskRef is not set"))?);
-        match run.ports.executor.observe(&id).await? {
+        let Some(state) = transfer::observe(run, &id).await else {
+            return Ok(Outcome::Wait(run.config.poll));
+        };
+        match state {
             JobState::Absent => {
                 let job = job(run, id).await?;
                 run.ports.executor.start(&job).await?;
@@ -35,7 +38,10 @@ pub(crate) fn act(run: &mut Run) -> BoxFuture<'_, Result<Outcome, Trouble>> {
                 run.condition(condition::TRANSFERRING, true, "UploadInProgress", text.clone());
                 run.status.message = Some(text);
                 if progress.percent / 10 > before / 10 {
-                    run.tell(event::TRANSFER_PROGRESS, format!("Upload progress: {}%", progress.percent));
+                    run.tell(
+                        event::TRANSFER_PROGRESS,
+                        format!("Upload progress: {}%", progress.percent),
+                    );
                 }
                 Ok(Outcome::Progress)
             }

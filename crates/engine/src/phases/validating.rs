@@ -27,7 +27,11 @@ pub(crate) fn act(run: &mut Run) -> BoxFuture<'_, Result<Outcome, Trouble>> {
         let fit = source.host.check_source(&vm).await;
         fit.map_err(|fault| Failure::source(&fault))?;
         if vm.hardware.disks.is_empty() {
-            let text = format!("cannot migrate VM {} on {}: it has no disk", vm.name, source.host.describe());
+            let text = format!(
+                "cannot migrate VM {} on {}: it has no disk",
+                vm.name,
+                source.host.describe()
+            );
             return Err(Failure::permanent("UnsupportedSource", text).into());
         }
         for disk in &vm.hardware.disks {
@@ -55,7 +59,9 @@ fn check_storage(storage: &MigrationStorage) -> Result<(), Failure> {
         StorageType::Http => ("http", &[("endpoint", &storage.endpoint)]),
         StorageType::Nfs => ("nfs", &[("path", &storage.path)]),
     };
-    let missing = fields.iter().find(|(_, value)| value.as_deref().unwrap_or_default().is_empty());
+    let missing = fields
+        .iter()
+        .find(|(_, value)| value.as_deref().unwrap_or_default().is_empty());
     match missing {
         None => Ok(()),
         Some((field, _)) => Err(Failure::permanent(
@@ -110,11 +116,19 @@ mod tests {
     fn each_kind_of_storage_has_its_fields() {
         let mut storage = manifests::migration("m", 1).spec.storage;
         assert_eq!(check_storage(&storage), Ok(()));
-        for (kind, field) in [(StorageType::S3, "bucket"), (StorageType::Http, "endpoint"), (StorageType::Nfs, "path")] {
+        for (kind, field) in [
+            (StorageType::S3, "bucket"),
+            (StorageType::Http, "endpoint"),
+            (StorageType::Nfs, "path"),
+        ] {
             storage.storage_type = kind;
             storage.path = None;
             let error = check_storage(&storage).unwrap_err();
-            assert!(error.message.contains(&format!("spec.storage.{field}")), "{}", error.message);
+            assert!(
+                error.message.contains(&format!("spec.storage.{field}")),
+                "{}",
+                error.message
+            );
             assert_eq!(error.reason, "StorageInvalid");
         }
         storage.storage_type = StorageType::S3;

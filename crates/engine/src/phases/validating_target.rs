@@ -107,7 +107,11 @@ fn compare(expected: &Hardware, vm: &Vm) -> Result<(), Failure> {
     }
     Err(Failure::permanent(
         "TargetMismatch",
-        format!("VM {} at the target is not as it was made: {}", vm.name, wrong.join("; ")),
+        format!(
+            "VM {} at the target is not as it was made: {}",
+            vm.name,
+            wrong.join("; ")
+        ),
     ))
 }
 

@@ -60,7 +60,6 @@ impl Drive {
         let before = self.world.state().migrations.get(key).cloned();
         let next = self.engine.step(key).now_or_never();
         self.world.state().check_step(key, before.as_ref());
-        assert_eq!(self.world.state().foreign(), self.foreign, "something of another's was touched");
         match next {
             Some(Ok(next)) => Some(next),
             Some(Err(_)) => Some(Next::After(Duration::from_secs(1))),
@@ -124,6 +123,7 @@ impl Drive {
             let number = last.metadata.uid.clone().unwrap();
             let number = u32::from_str_radix(&number[..8], 16).unwrap();
             let state = self.world.state();
+            assert_eq!(state.foreign(), self.foreign, "something of another's was touched");
             state.check_end(key, &owner(number), end, &stored.unwrap_or(last));
             return end;
         }

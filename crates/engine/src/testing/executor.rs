@@ -7,7 +7,8 @@ use async_trait::async_trait;
 
 use super::world::{FakeObject, State, World, is_foreign};
 use crate::port::{
-    Direction, DiskJob, DiskProgress, DiskReport, Executor, ExecutorError, FailureKind, Job, JobFailure, JobId, JobState,
+    Direction, DiskJob, DiskProgress, DiskReport, Executor, ExecutorError, FailureKind, Job, JobFailure, JobId,
+    JobState,
 };
 
 /// Parts of a staged object.
@@ -80,7 +81,11 @@ impl State {
                 match result {
                     Ok(report) => {
                         // An object that is there already needs no more parts.
-                        job.done = if report.is_some() { (index + 1) * PARTS } else { job.done + 1 };
+                        job.done = if report.is_some() {
+                            (index + 1) * PARTS
+                        } else {
+                            job.done + 1
+                        };
                         job.reports.extend(report);
                     }
                     Err(failure) => job.failed = Some(failure),
@@ -90,7 +95,14 @@ impl State {
         }
     }
 
-    fn export(&mut self, job: &Job, index: usize, disk: &DiskJob, part: usize, frozen: &str) -> Result<Option<DiskReport>, JobFailure> {
+    fn export(
+        &mut self,
+        job: &Job,
+        index: usize,
+        disk: &DiskJob,
+        part: usize,
+        frozen: &str,
+    ) -> Result<Option<DiskReport>, JobFailure> {
         let key = disk.object.as_str().to_owned();
         if let Some(object) = self.objects.get(&key).cloned() {
             if object.frozen != frozen {
@@ -98,7 +110,10 @@ impl State {
             }
             return Ok(Some(report(&object, 0)));
         }
-        let holds = self.frozen.iter().any(|each| each.id == frozen && each.holds && each.owner == job.owner);
+        let holds = self
+            .frozen
+            .iter()
+            .any(|each| each.id == frozen && each.holds && each.owner == job.owner);
         if !holds {
             return Err(JobFailure {
                 kind: FailureKind::FrozenStateGone,
@@ -134,7 +149,10 @@ impl State {
 
     fn import(&mut self, job: &Job, disk: &DiskJob, part: usize) -> Result<Option<DiskReport>, JobFailure> {
         let target = disk.target.clone().unwrap();
-        let corrupt = |message: String| JobFailure { kind: FailureKind::StagedCorrupt, message };
+        let corrupt = |message: String| JobFailure {
+            kind: FailureKind::StagedCorrupt,
+            message,
+        };
         if self.wrong_bytes {
             // What follows is exported again.
             self.moved.clear();
@@ -147,9 +165,15 @@ impl State {
             return Err(corrupt(format!("{} is not what was exported", disk.object)));
         }
         let wrong = u64::from(self.wrong_bytes);
-        let found = self.volumes.get_mut(&target.volume.0).filter(|volume| volume.owner == job.owner);
+        let found = self
+            .volumes
+            .get_mut(&target.volume.0)
+            .filter(|volume| volume.owner == job.owner);
         let Some(volume) = found else {
-            self.violation(format!("import into {:?}, which is not ours or not there", target.volume));
+            self.violation(format!(
+                "import into {:?}, which is not ours or not there",
+                target.volume
+            ));
             return Ok(None);
         };
         if part + 1 < PARTS {

@@ -98,7 +98,9 @@ impl SourceHost for Host {
                 return Ok(frozen(&id));
             }
             let id = format!("frozen-{}", state.history.len());
-            let contents = (0..vm.hardware.disks.len() as u64).map(|index| state.written + index).collect();
+            let contents = (0..vm.hardware.disks.len() as u64)
+                .map(|index| state.written + index)
+                .collect();
             state.history.insert(id.clone(), contents);
             state.frozen.push(FakeFrozen {
                 owner: owner.clone(),
@@ -121,20 +123,30 @@ impl SourceHost for Host {
 
     async fn release(&self, _: &VmSelector, owner: &Owner, keep: bool) -> Result<(), Error> {
         let release = |state: &mut State| {
-            state.frozen.retain(|frozen| frozen.owner != *owner || (keep && frozen.kept));
+            state
+                .frozen
+                .retain(|frozen| frozen.owner != *owner || (keep && frozen.kept));
             Ok(())
         };
         self.call("source.release", release).await
     }
 
     async fn open_disk(&self, vm: &Vm, frozen: &FrozenId, disk: &str) -> Result<Arc<dyn DiskSource>, Error> {
-        let capacity = vm.hardware.disks.iter().find(|each| each.name == disk).map(|each| each.capacity);
+        let capacity = vm
+            .hardware
+            .disks
+            .iter()
+            .find(|each| each.name == disk)
+            .map(|each| each.capacity);
         let open = |state: &mut State| {
             if !state.frozen.iter().any(|each| each.id == frozen.0 && each.holds) {
                 return fault(Kind::FrozenStateGone, "open", disk);
             }
             let world = self.world.clone();
-            Ok(Arc::new(OpenDisk { world, capacity: capacity.unwrap() }) as Arc<dyn DiskSource>)
+            Ok(Arc::new(OpenDisk {
+                world,
+                capacity: capacity.unwrap(),
+            }) as Arc<dyn DiskSource>)
         };
         self.call("source.open_disk", open).await
     }
@@ -149,6 +161,7 @@ impl SourceHost for Host {
                 state.violation(format!("source {vm:?} deleted before it was time"));
             }
             state.source = None;
+            state.source_deleted = true;
             Ok(())
         };
         self.call("source.delete_source", delete).await
@@ -202,7 +215,11 @@ impl TargetHost for Host {
             if plan.storage.as_deref().is_some_and(|pool| pool != "default") {
                 return fault(Kind::NotFound, "find", "pool");
             }
-            if plan.attachments.iter().any(|each| format!("{each:?}").contains("nowhere")) {
+            if plan
+                .attachments
+                .iter()
+                .any(|each| format!("{each:?}").contains("nowhere"))
+            {
                 return fault(Kind::NotFound, "find", "network nowhere");
             }
             match state.target_vms.get(&plan.name) {
@@ -224,7 +241,10 @@ impl TargetHost for Host {
             if volume.spec != *spec {
                 state.violation(format!("{id} found again with other properties"));
             }
-            Ok(Volume { id: VolumeId(id.clone()), format: spec.format })
+            Ok(Volume {
+                id: VolumeId(id.clone()),
+                format: spec.format,
+            })
         };
         self.call("target.create_volume", create).await
     }
@@ -240,7 +260,10 @@ impl TargetHost for Host {
     async fn delete_volume(&self, spec: &VolumeSpec, owner: &Owner) -> Result<(), Error> {
         let id = volume_id(spec, owner);
         let delete = |state: &mut State| {
-            let used = state.target_vms.values().any(|vm| vm.spec.disks.iter().any(|disk| disk.volume.0 == id));
+            let used = state
+                .target_vms
+                .values()
+                .any(|vm| vm.spec.disks.iter().any(|disk| disk.volume.0 == id));
             if used {
                 state.violation(format!("{id} deleted below its VM"));
             }
@@ -271,7 +294,10 @@ impl TargetHost for Host {
     async fn set_power(&self, vm: &VmId, owner: &Owner, power: PowerState) -> Result<(), Error> {
         let set = |state: &mut State| {
             let boots = state.boots;
-            let found = state.target_vms.iter_mut().find(|(name, _)| vm.0 == format!("uuid-of-{name}"));
+            let found = state
+                .target_vms
+                .iter_mut()
+                .find(|(name, _)| vm.0 == format!("uuid-of-{name}"));
             match found {
                 Some((_, found)) if found.owner == *owner => {
                     found.power = if boots { power } else { PowerState::Off };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
-use vmferry_api::{Key, Provider, Secret, VMMigration, VirtualMachine};
+use vmferry_api::{Key, NetworkHint, Provider, Secret, VMMigration, VirtualMachine};
 use vmferry_provider::{Accel, Disk, DiskBus, Firmware, Hardware, ImageFormat, Nic, NicAttachment};
 
 pub(crate) const NS: &str = "lab";
@@ -56,7 +56,10 @@ pub(crate) fn vm(name: &str, provider: &str) -> VirtualMachine {
 pub(crate) fn secret(name: &str) -> (Key, Secret) {
     let mut secret = Secret::default();
     secret.metadata.name = Some(name.to_owned());
-    secret.string_data = Some(BTreeMap::from([("password".to_owned(), "hunter2-never-shown".to_owned())]));
+    secret.string_data = Some(BTreeMap::from([(
+        "password".to_owned(),
+        "hunter2-never-shown".to_owned(),
+    )]));
     (Key::new(NS, name), secret)
 }
 
@@ -88,4 +91,14 @@ pub(crate) fn hardware(disks: usize, nics: usize) -> Hardware {
         nics: (0..nics).map(nic).collect(),
         guest_agent: false,
     }
+}
+
+/// Hints from interfaces to networks.
+pub(crate) fn hints(hints: &[(&str, &str)]) -> Vec<NetworkHint> {
+    let hint = |(name, network): &(&str, &str)| NetworkHint {
+        name: (*name).to_owned(),
+        network: Some((*network).to_owned()),
+        bridge: None,
+    };
+    hints.iter().map(hint).collect()
 }

@@ -10,11 +10,21 @@ use super::world::{State, World, is_foreign};
 pub(crate) struct Staging(pub World);
 
 fn fault(permanent: bool) -> Error {
-    Fault::new(if permanent { Kind::Denied } else { Kind::Unreachable }, "use", "staging").detail("planned")
+    Fault::new(
+        if permanent { Kind::Denied } else { Kind::Unreachable },
+        "use",
+        "staging",
+    )
+    .detail("planned")
 }
 
 impl Staging {
-    async fn change(&self, name: &'static str, key: &ObjectKey, act: impl FnOnce(&mut State, &str)) -> Result<(), Error> {
+    async fn change(
+        &self,
+        name: &'static str,
+        key: &ObjectKey,
+        act: impl FnOnce(&mut State, &str),
+    ) -> Result<(), Error> {
         let change = |state: &mut State| {
             if is_foreign(key.as_str()) {
                 state.violation(format!("{name} of foreign {key}"));
@@ -37,7 +47,11 @@ impl StagingStore for Staging {
     }
 
     fn limits(&self) -> PartLimits {
-        PartLimits { min: 1, max: 1 << 30, count: 10_000 }
+        PartLimits {
+            min: 1,
+            max: 1 << 30,
+            count: 10_000,
+        }
     }
 
     async fn check(&self, _: u64) -> Result<(), Error> {
@@ -45,15 +59,18 @@ impl StagingStore for Staging {
     }
 
     async fn abort(&self, key: &ObjectKey) -> Result<(), Error> {
-        self.change("staging.abort", key, |state, key| drop(state.uploads.remove(key))).await
+        self.change("staging.abort", key, |state, key| drop(state.uploads.remove(key)))
+            .await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), Error> {
-        self.change("staging.delete", key, |state, key| drop(state.objects.remove(key))).await
+        self.change("staging.delete", key, |state, key| drop(state.objects.remove(key)))
+            .await
     }
 
     async fn delete_note(&self, key: &ObjectKey) -> Result<(), Error> {
-        self.change("staging.delete_note", key, |state, key| drop(state.notes.remove(key))).await
+        self.change("staging.delete_note", key, |state, key| drop(state.notes.remove(key)))
+            .await
     }
 
     async fn head(&self, _: &ObjectKey) -> Result<Option<ObjectMeta>, Error> {

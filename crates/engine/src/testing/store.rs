@@ -13,7 +13,7 @@ use super::staging::Staging;
 use super::world::{State, World};
 use crate::port::{Clock, Connector, Event, Events, Store, StoreError};
 
-fn error(action: &'static str, object: impl ToString) -> StoreError {
+fn error(action: &'static str, object: &impl ToString) -> StoreError {
     StoreError {
         action,
         object: object.to_string(),
@@ -33,7 +33,9 @@ impl State {
     /// As a user does it: what has no finalizer is gone at once.
     pub(crate) fn delete(&mut self, key: &Key) {
         let now = self.time();
-        let Some(migration) = self.migrations.get_mut(key) else { return };
+        let Some(migration) = self.migrations.get_mut(key) else {
+            return;
+        };
         if migration.metadata.finalizers.as_deref().unwrap_or_default().is_empty() {
             self.migrations.remove(key);
         } else {
@@ -48,13 +50,19 @@ impl State {
     fn save(&mut self, new: &VMMigration) -> Result<(), StoreError> {
         let key = key_of(new);
         let Some(stored) = self.migrations.get_mut(&key) else {
-            return Err(StoreError { conflict: true, ..error("save", key) });
+            return Err(StoreError {
+                conflict: true,
+                ..error("save", &key)
+            });
         };
         if let (Some(old), Some(new)) = (&stored.status, &new.status) {
             let back = old.progress > new.progress;
             let left = matches!(old.phase, Phase::Ready | Phase::Failed) && old.phase != new.phase;
             if back || left {
-                self.violations.push(format!("{:?} {}% became {:?} {}%", old.phase, old.progress, new.phase, new.progress));
+                self.violations.push(format!(
+                    "{:?} {}% became {:?} {}%",
+                    old.phase, old.progress, new.phase, new.progress
+                ));
             }
         }
         stored.status.clone_from(&new.status);
@@ -77,12 +85,14 @@ impl Store for World {
 
     async fn migrations(&self) -> Result<Vec<VMMigration>, StoreError> {
         let found = |state: &mut State| Ok(state.migrations.values().cloned().collect());
-        self.call("store.migrations", |_| error("list", ""), found).await
+        self.call("store.migrations", |_| error("list", &"migrations"), found)
+            .await
     }
 
     async fn save(&self, migration: &VMMigration) -> Result<(), StoreError> {
         let save = |state: &mut State| state.save(migration);
-        self.call("store.save", |_| error("save", key_of(migration)), save).await
+        self.call("store.save", |_| error("save", &key_of(migration)), save)
+            .await
     }
 
     async fn virtual_machine(&self, key: &Key) -> Result<Option<VirtualMachine>, StoreError> {
@@ -91,13 +101,17 @@ impl Store for World {
     }
 
     async fn create_virtual_machine(&self, vm: &VirtualMachine) -> Result<bool, StoreError> {
-        let key = Key::new(vm.metadata.namespace.clone().unwrap(), vm.metadata.name.clone().unwrap());
+        let key = Key::new(
+            vm.metadata.namespace.clone().unwrap(),
+            vm.metadata.name.clone().unwrap(),
+        );
         let create = |state: &mut State| {
             let new = !state.vms.contains_key(&key);
             state.vms.entry(key.clone()).or_insert_with(|| vm.clone());
             Ok(new)
         };
-        self.call("store.create_virtual_machine", |_| error("create", &key), create).await
+        self.call("store.create_virtual_machine", |_| error("create", &key), create)
+            .await
     }
 
     async fn provider(&self, key: &Key) -> Result<Option<Provider>, StoreError> {
@@ -120,12 +134,22 @@ impl Connector for World {
     ) -> Result<Arc<dyn Hypervisor>, vmferry_provider::Error> {
         let name = provider.metadata.name.clone().unwrap();
         assert!(secret.is_some(), "the Provider names a Secret");
-        let host = Host { world: self.clone(), name: name.clone() };
+        let host = Host {
+            world: self.clone(),
+            name: name.clone(),
+        };
         let fault = |permanent| {
-            let kind = if permanent { vmferry_provider::Kind::Denied } else { vmferry_provider::Kind::Unreachable };
+            let kind = if permanent {
+                vmferry_provider::Kind::Denied
+            } else {
+                vmferry_provider::Kind::Unreachable
+            };
             Fault::new(kind, "connect to", name)
         };
-        self.call("connect.hypervisor", fault, |_| Ok(Arc::new(host) as Arc<dyn Hypervisor>)).await
+        self.call("connect.hypervisor", fault, |_| {
+            Ok(Arc::new(host) as Arc<dyn Hypervisor>)
+        })
+        .await
     }
 
     async fn staging(
@@ -135,11 +159,18 @@ impl Connector for World {
     ) -> Result<Arc<dyn StagingStore>, vmferry_staging::Error> {
         assert_eq!(storage.credentials_secret_ref.is_some(), secret.is_some());
         let fault = |permanent| {
-            let kind = if permanent { vmferry_staging::Kind::Denied } else { vmferry_staging::Kind::Unreachable };
+            let kind = if permanent {
+                vmferry_staging::Kind::Denied
+            } else {
+                vmferry_staging::Kind::Unreachable
+            };
             Fault::new(kind, "connect to", "staging")
         };
         let staging = Staging(self.clone());
-        self.call("connect.staging", fault, |_| Ok(Arc::new(staging) as Arc<dyn StagingStore>)).await
+        self.call("connect.staging", fault, |_| {
+            Ok(Arc::new(staging) as Arc<dyn StagingStore>)
+        })
+        .await
     }
 }
 

@@ -75,6 +75,7 @@ pub(crate) struct FakeVm {
 }
 
 /// Everything.
+#[allow(clippy::struct_excessive_bools)]
 pub(crate) struct State {
     pub now: i64,
     pub calls: u64,
@@ -92,6 +93,7 @@ pub(crate) struct State {
 
     /// The source VM, unless it was deleted: what it is made of, whether it runs.
     pub source: Option<(Hardware, PowerState)>,
+    pub source_deleted: bool,
     /// What the guest writes: each disk's content is this plus its index.
     pub written: u64,
     pub frozen: Vec<FakeFrozen>,
@@ -110,6 +112,8 @@ pub(crate) struct State {
 
     pub jobs: BTreeMap<String, FakeJob>,
     pub wrong_bytes: bool,
+    /// Whether the jobs stand still.
+    pub paused: bool,
 }
 
 impl State {
@@ -122,13 +126,18 @@ impl State {
         if matches!(self.source, Some((_, PowerState::On))) {
             self.written += 100;
         }
-        self.run_jobs();
+        if !self.paused {
+            self.run_jobs();
+        }
     }
 
     fn befall(&mut self, inject: Inject) {
         match inject {
             Inject::Restart => {
-                self.frozen.iter_mut().filter(|frozen| !frozen.kept).for_each(|frozen| frozen.holds = false);
+                self.frozen
+                    .iter_mut()
+                    .filter(|frozen| !frozen.kept)
+                    .for_each(|frozen| frozen.holds = false);
             }
             Inject::Corrupt => {
                 for (key, object) in &mut self.objects {
@@ -164,10 +173,13 @@ impl World {
             violations: Vec::new(),
             migrations: BTreeMap::new(),
             vms: BTreeMap::from([(Key::new(NS, "web"), manifests::vm("web", "a"))]),
-            providers: ["a", "b"].map(|name| (Key::new(NS, name), manifests::provider(name))).into(),
+            providers: ["a", "b"]
+                .map(|name| (Key::new(NS, name), manifests::provider(name)))
+                .into(),
             secrets: BTreeMap::from([manifests::secret("login")]),
             events: Vec::new(),
             source: Some((manifests::hardware(disks, 2), PowerState::On)),
+            source_deleted: false,
             written: 1000,
             frozen: Vec::new(),
             history: BTreeMap::new(),
@@ -180,6 +192,7 @@ impl World {
             boots: true,
             jobs: BTreeMap::new(),
             wrong_bytes: false,
+            paused: false,
         };
         state.seed();
         Self(Arc::new(Mutex::new(state)))
