@@ -70,22 +70,20 @@ impl Image {
             };
             layers.push(layer);
         }
-        let capacity = layers.first().map_or(0, Layer::size);
-        Ok(Self::new(layers, capacity))
+        Ok(Self::new(layers))
     }
 
     /// A raw image whose hole map is known: the disk is as large as the map says.
     pub fn raw(name: impl Into<String>, file: Arc<dyn ReadAt>, map: AllocationMap) -> Self {
-        let capacity = map.capacity();
         let mut source = Source::new(name, ImageFormat::Raw, file);
         source.holes = Some(map);
-        Self::new(vec![Layer::Raw(source)], capacity)
+        Self::new(vec![Layer::Raw(source)])
     }
 
-    fn new(layers: Vec<Layer>, capacity: u64) -> Self {
+    fn new(layers: Vec<Layer>) -> Self {
         Self {
+            capacity: layers.first().map_or(0, Layer::size),
             layers,
-            capacity,
             unpacked: Mutex::default(),
         }
     }
@@ -95,7 +93,7 @@ impl Image {
         self.layers.first().map_or(ImageFormat::Raw, Layer::format)
     }
 
-    /// Virtual size in bytes.
+    /// Virtual size in bytes: whole sectors of 512. The last sector of a raw file of an odd size is filled up with zeros.
     pub fn capacity(&self) -> u64 {
         self.capacity
     }

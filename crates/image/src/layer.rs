@@ -9,6 +9,9 @@ use crate::place::{Place, Segment};
 use crate::qcow2::{self, Backing, Qcow2, Tables};
 use crate::{Error, ImageFormat, Kind, Source};
 
+/// Bytes of a sector: a disk has whole ones.
+const SECTOR: u64 = 512;
+
 /// An open image file of one of the formats that are read.
 pub(crate) enum Layer {
     /// The file is the disk.
@@ -44,13 +47,14 @@ impl Layer {
         self.source().format
     }
 
-    /// Virtual size in bytes.
+    /// Virtual size in bytes. A raw file of an odd size is a disk whose last sector is filled up with zeros, as in QEMU.
     pub(crate) fn size(&self) -> u64 {
         match self {
-            Self::Raw(source) => source
-                .holes
-                .as_ref()
-                .map_or(source.file.size(), AllocationMap::capacity),
+            Self::Raw(source) => {
+                let holes = source.holes.as_ref();
+                let size = holes.map_or(source.file.size(), AllocationMap::capacity);
+                size.div_ceil(SECTOR).saturating_mul(SECTOR)
+            }
             Self::Qcow2(qcow2) => qcow2.size(),
         }
     }

@@ -1,0 +1,176 @@
+//! What the tests of this crate share: images made by qemu-img, and files that watch how they are read.
+
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tempfile::TempDir;
+use vmferry_block::{AllocationMap, Buf, LocalFile, ReadAt};
+use vmferry_image::{BackingRef, Error, Image, ImageFormat, Kind, Limits, Opener, Source};
+
+/// A folder of images that goes away with the test.
+pub struct Folder(TempDir);
+
+impl Folder {
+    pub fn new() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Runs qemu-img in the folder and gives its output.
+    pub fn qemu_img(&self, args: &[&str]) -> String {
+        self.run("qemu-img", args)
+    }
+
+    /// Runs commands of qemu-io on an image.
+    pub fn qemu_io(&self, image: &str, commands: &[&str]) {
+        let mut args = vec!["-f", "qcow2"];
+        args.extend(commands.iter().flat_map(|command| ["-c", command]));
+        args.push(image);
+        let output = self.run("qemu-io", &args);
+        assert!(!output.contains("failed"), "{output}");
+    }
+
+    fn run(&self, program: &str, args: &[&str]) -> String {
+        let output = Command::new(program)
+            .args(args)
+            .current_dir(self.0.path())
+            .output()
+            .unwrap();
+        let (out, err) = (
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
+        assert!(output.status.success(), "{program} {args:?}\n{out}{err}");
+        out.into_owned()
+    }
+
+    /// Opens an image with its chain.
+    pub async fn open(&self, name: &str, format: ImageFormat) -> Result<Image, Error> {
+        let file = Arc::new(LocalFile::open(self.path(name)).await.unwrap());
+        Image::open(Source::new(name, format, file), self, Limits::default()).await
+    }
+
+    /// What a guest sees of an image, by qemu-img.
+    pub fn content(&self, name: &str) -> Vec<u8> {
+        self.qemu_img(&["convert", "-f", "qcow2", "-O", "raw", name, "content.raw"]);
+        std::fs::read(self.path("content.raw")).unwrap()
+    }
+
+    /// Where an image has data, by qemu-img.
+    pub fn map(&self, name: &str, capacity: u64) -> AllocationMap {
+        let json = self.qemu_img(&["map", "--output=json", "-f", "qcow2", name]);
+        let extents: Vec<serde_json::Value> = serde_json::from_str(&json).unwrap();
+        let mut map = AllocationMap::builder(capacity);
+        for extent in extents.iter().filter(|extent| extent["data"] == true) {
+            let (start, len) = (extent["start"].as_u64().unwrap(), extent["length"].as_u64().unwrap());
+            map.data(start, len).unwrap();
+        }
+        map.build()
+    }
+}
+
+#[async_trait]
+impl Opener for Folder {
+    async fn open_backing(&self, backing: &BackingRef) -> Result<Source, Error> {
+        let missing = || Error::new(Kind::Missing, "open", backing.path.clone());
+        let file = LocalFile::open(self.path(&backing.path)).await.map_err(|_| missing())?;
+        let format: ImageFormat = backing.format.as_deref().unwrap().parse().unwrap();
+        let holes = Some(file.data_extents().await.unwrap()).filter(|_| format == ImageFormat::Raw);
+        Ok(Source {
+            name: backing.path.clone(),
+            format,
+            file: Arc::new(file),
+            holes,
+        })
+    }
+}
+
+/// A file in memory. It refuses to read more at once than a reader of bounded memory would ask for.
+pub struct Memory(pub Vec<u8>);
+
+#[async_trait]
+impl ReadAt for Memory {
+    fn size(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    async fn read_at(&self, offset: u64, mut buf: Buf) -> io::Result<Buf> {
+        assert!(buf.len() <= 4 << 20, "{} bytes at once", buf.len());
+        let end = offset
+            .checked_add(buf.len() as u64)
+            .ok_or(io::ErrorKind::UnexpectedEof)?;
+        let there = self
+            .0
+            .get(offset as usize..end as usize)
+            .ok_or(io::ErrorKind::UnexpectedEof)?;
+        buf.copy_from_slice(there);
+        Ok(buf)
+    }
+}
+
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_time()
+        .build()
+        .unwrap()
+        .block_on(future)
+}
+
+/// Bytes that do not compress and differ at every offset.
+pub fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(2) | 1;
+    let mut next = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+/// Reads the whole disk in pieces of odd sizes and checks that what the map leaves out is zeros.
+pub async fn assert_content(image: &Image, expected: &[u8]) {
+    assert_eq!(image.capacity(), expected.len() as u64);
+    let mut at = 0;
+    for step in [1000, 65536, 300_000, 7, 1 << 20, 4096].into_iter().cycle() {
+        let len = step.min(expected.len() - at);
+        let buf = image.read(at as u64, Buf::copy_of(&vec![0xee; len])).await.unwrap();
+        assert!(*buf == expected[at..at + len], "other bytes within {at}..{}", at + len);
+        at += len;
+        if at == expected.len() {
+            break;
+        }
+    }
+    let mut hole = 0;
+    for extent in image.map().await.unwrap().extents() {
+        assert!(
+            is_zero(&expected[hole..extent.start as usize]),
+            "data missing from the map"
+        );
+        hole = extent.end() as usize;
+    }
+    assert!(is_zero(&expected[hole..]), "data missing from the end of the map");
+}
+
+pub fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0)
+}
+
+/// Writes a sparse raw file.
+pub fn write_raw(path: &Path, len: u64, data: &[(u64, Vec<u8>)]) {
+    use std::os::unix::fs::FileExt as _;
+    let file = std::fs::File::create(path).unwrap();
+    file.set_len(len).unwrap();
+    for (offset, bytes) in data {
+        file.write_all_at(bytes, *offset).unwrap();
+    }
+}
