@@ -83,19 +83,23 @@ async fn open_here(
     origin: Origin<'_>,
     object: &str,
 ) -> Result<Option<File>, Error> {
-    let in_pool = volume.is_some();
     let follow = matches!(origin, Origin::Domain);
     let wanted = path.to_owned();
     let open = tokio::task::spawn_blocking(move || match volume {
+        // libvirt would follow it.
+        Some(_) if !follow && is_link(Path::new(&wanted)) => Err(rustix::io::Errno::LOOP.into()),
         Some(volume) => Ok(local::open(&volume, false)),
         None => plain(Path::new(&wanted), follow).map(Some),
     });
     match open.await {
         Ok(Ok(file)) => Ok(file),
-        Ok(Err(_)) if in_pool => Ok(None),
         Ok(Err(error)) => Err(open_fault(&error, object)),
         Err(panic) => Err(Error::new(Kind::Bug, "open", object).source(panic)),
     }
+}
+
+fn is_link(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|found| found.is_symlink())
 }
 
 /// Opens a file outside of any pool. Links are followed only where the domain names them. Blocks.

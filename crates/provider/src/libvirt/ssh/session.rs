@@ -167,7 +167,7 @@ fn channel_fault(object: String, error: russh::Error) -> Error {
         russh::Error::ChannelOpenFailure(AdministrativelyProhibited) => Error::new(Kind::Denied, "open", object)
             .detail("sshd forbids it")
             .remedy("set AllowStreamLocalForwarding yes in the host's sshd_config"),
-        russh::Error::ChannelOpenFailure(ConnectFailed) => Error::new(Kind::NotFound, "open", object)
+        russh::Error::ChannelOpenFailure(ConnectFailed) => Error::new(Kind::Unreachable, "open", object)
             .detail("nothing listens there, or the user may not connect to it")
             .remedy("check that libvirtd or virtqemud runs, and that the user may manage libvirt (group libvirt)"),
         error => Error::new(Kind::Unreachable, "open", object).source(error),

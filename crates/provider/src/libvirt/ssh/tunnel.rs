@@ -73,7 +73,7 @@ impl Tunnel {
         }
         let [first, second] = LIBVIRT_SOCKETS;
         match self.open_unix(first).await {
-            Err(error) if error.kind() == Kind::NotFound => self.open_unix(second).await.map_err(|_| error),
+            Err(error) if error.kind() == Kind::Unreachable => self.open_unix(second).await.map_err(|_| error),
             answer => answer,
         }
     }
