@@ -17,7 +17,7 @@ use super::xml::tree::XmlError;
 use crate::{DiskSource, Error, Kind};
 
 /// How long one range may take: even a slow line brings a few MiB in that time.
-const READ_LIMIT: Duration = Duration::from_secs(120);
+const READ_LIMIT: Duration = Duration::from_mins(2);
 
 /// The file of a volume, read in ranges through libvirt (`virStorageVolDownload`), wherever the host is.
 ///

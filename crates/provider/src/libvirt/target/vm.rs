@@ -14,10 +14,10 @@ use super::volume;
 use crate::libvirt::Libvirt;
 use crate::libvirt::xml::caps::Capabilities;
 use crate::libvirt::xml::{DomainXml, render};
-use crate::{CreatedVm, Error, Kind, Owner, PowerState, VmId, VmSpec};
+use crate::{CreatedVm, Error, Firmware, Kind, Owner, PowerState, VmId, VmSpec};
 
 /// How long it may take until a VM runs, or does not any more.
-const POWER_LIMIT: Duration = Duration::from_secs(60);
+const POWER_LIMIT: Duration = Duration::from_mins(1);
 
 /// How long a VM must run to count as started: a processor that cannot run it stops it at once.
 const STEADY: Duration = Duration::from_secs(1);
@@ -58,9 +58,20 @@ pub(super) async fn create(libvirt: &Libvirt, spec: &VmSpec, owner: &Owner) -> R
         Err(fault) => match find(libvirt, &spec.name, owner).await {
             Ok(Some(id)) => Ok(created(id, spec)),
             Err(found) if found.kind() == Kind::NameTaken => Err(found),
-            _ => Err(fault),
+            _ => Err(explained(fault, &object, spec)),
         },
     }
+}
+
+/// libvirt calls a missing firmware a failed operation, and does not say what to do.
+fn explained(fault: Error, object: &str, spec: &VmSpec) -> Error {
+    let is_uefi = spec.hardware.firmware != Firmware::Bios;
+    if !is_uefi || !fault.to_string().contains("firmware") {
+        return fault;
+    }
+    Error::new(Kind::Unsupported, "define", object)
+        .source(fault)
+        .remedy("install a UEFI firmware for this kind of VM on the target host (Debian: package ovmf)")
 }
 
 fn created(id: VmId, spec: &VmSpec) -> CreatedVm {

@@ -85,14 +85,13 @@ pub(super) async fn open(libvirt: &Libvirt, id: &VolumeId, format: ImageFormat) 
     let place = Place::parse(id)?;
     let object = place.object();
     let volume = describe(libvirt, &place).await?;
-    let source = match local_file(libvirt, &volume, false).await? {
-        Some(file) => local_source(file, &volume.path, format)
+    let source = if let Some(file) = local_file(libvirt, &volume, false).await? {
+        local_source(file, &volume.path, format)
             .await
-            .map_err(|error| Error::new(Kind::Failed, "open", &object).source(error))?,
-        None => {
-            let file = RemoteVolume::open(&libvirt.handle, &volume.path).await?;
-            Source::new(&volume.path, format, Arc::new(file) as Arc<dyn ReadAt>)
-        }
+            .map_err(|error| Error::new(Kind::Failed, "open", &object).source(error))?
+    } else {
+        let file = RemoteVolume::open(&libvirt.handle, &volume.path).await?;
+        Source::new(&volume.path, format, Arc::new(file) as Arc<dyn ReadAt>)
     };
     let image = Image::open(source, &NoBacking, Limits::default())
         .await

@@ -103,15 +103,18 @@ fn firmware(root: &Element) -> Firmware {
     if !is_uefi {
         return Firmware::Bios;
     }
-    let asked = root.at(&["os", "firmware"]).and_then(|firmware| {
+    let feature = |name: &str| {
+        let firmware = root.at(&["os", "firmware"])?;
         let feature = firmware
             .all("feature")
-            .find(|feature| feature.attr("name") == Some("secure-boot"))?;
+            .find(|feature| feature.attr("name") == Some(name))?;
         feature.attr("enabled").map(|enabled| enabled == "yes")
-    });
+    };
     let loaded = loader.is_some_and(|loader| loader.attr("secure") == Some("yes"));
+    // A firmware that could enforce it does not as long as it has no keys.
+    let has_keys = feature("enrolled-keys") != Some(false);
     Firmware::Uefi {
-        secure_boot: asked.unwrap_or(loaded),
+        secure_boot: has_keys && feature("secure-boot").unwrap_or(loaded),
     }
 }
 

@@ -12,7 +12,7 @@ pub mod tree;
 
 pub use disk::{BackingXml, DeviceKind, DiskXml, SourceXml};
 pub use domain::DomainXml;
-pub use render::{Platform, render};
+pub use render::render;
 
 /// Namespace of the mark of ownership in a domain's `<metadata>`.
 pub const NAMESPACE: &str = "https://vmferry.dev/ns/1";

@@ -171,7 +171,8 @@ fn targets(disks: &[Disk]) -> Vec<String> {
     }
     for (index, disk) in disks.iter().enumerate() {
         if names[index].is_none() {
-            names[index] = (0..)
+            // One more than there are disks: one of them is free.
+            names[index] = (0..=disks.len())
                 .map(|number| target(disk.bus, number))
                 .find(|name| !names.contains(&Some(name.clone())));
         }

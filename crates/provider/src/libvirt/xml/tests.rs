@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::caps::Capabilities;
+use super::render::Platform;
 use super::*;
 use crate::{Accel, Disk, DiskBus, Firmware, Hardware, ImageFormat, Nic, NicAttachment, Owner};
 
@@ -111,6 +112,14 @@ fn reads_units_and_old_firmware() {
         let text = RUNNING.replace("unit='KiB'>2097152", &format!("{unit}>3"));
         assert_eq!(DomainXml::parse(&text).unwrap().hardware.memory_bytes, 3 * bytes);
     }
+    let keyless = RUNNING.replace(
+        "enabled='yes' name='enrolled-keys'",
+        "enabled='no' name='enrolled-keys'",
+    );
+    assert_eq!(
+        DomainXml::parse(&keyless).unwrap().hardware.firmware,
+        Firmware::Uefi { secure_boot: false }
+    );
     let old = RUNNING.replace(" firmware='efi'", "").replace("type='pflash' ", "");
     let plain = old
         .replace("secure='yes' ", "")

@@ -32,10 +32,10 @@ use crate::{DiskSink, Error, Kind};
 const QUEUE: usize = 1;
 
 /// How long not one message may go out before the host counts as unreachable.
-const STALL_LIMIT: Duration = Duration::from_secs(60);
+const STALL_LIMIT: Duration = Duration::from_mins(1);
 
 /// How long the host may take to write what it was sent.
-const FINISH_LIMIT: Duration = Duration::from_secs(600);
+const FINISH_LIMIT: Duration = Duration::from_mins(10);
 
 /// What is left free in the pool: file systems need some room for themselves.
 const RESERVE: u64 = 16 << 20;

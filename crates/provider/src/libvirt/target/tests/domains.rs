@@ -185,6 +185,19 @@ async fn a_vm_that_does_not_start_says_why() {
     assert_eq!(host.virsh(["domstate", "web"]), "shut off");
 }
 
+#[tokio::test]
+async fn a_missing_firmware_is_named() {
+    let (_host, connected) = session().await;
+    let mut spec = micro_guest(&connected.libvirt, "web", disk("vda", DiskBus::Virtio)).await;
+    spec.hardware.firmware = Firmware::Uefi { secure_boot: true };
+    // Even where a firmware is installed, there is none for this pair.
+    spec.hardware.arch = "i686".to_owned();
+    spec.hardware.machine = Some("isapc".to_owned());
+    let error = connected.libvirt.create_vm(&spec, &owner()).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Unsupported, "{error}");
+    assert!(error.to_string().contains("ovmf"), "{error}");
+}
+
 /// Defines what was rendered with libvirt's own schema check, reads what libvirt made of it, and removes it again.
 async fn validated(libvirt: &Libvirt, spec: &VmSpec) -> DomainXml {
     let xml = domain_xml(libvirt, spec, &owner()).await.unwrap();

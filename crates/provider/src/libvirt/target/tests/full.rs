@@ -68,7 +68,7 @@ async fn a_full_pool_is_refused_beforehand() {
 
 async fn overfill(sink: &dyn DiskSink) -> Error {
     for step in 0..128 {
-        if let Err(error) = sink.write(step * MIB, Buf::copy_of(&[9; 1 << 20])).await {
+        if let Err(error) = sink.write(step * MIB, Buf::copy_of(&vec![9; 1 << 20])).await {
             return error;
         }
     }

@@ -264,7 +264,7 @@ async fn a_sink_that_is_dropped_leaves_the_volume_free() {
     let made = connected.libvirt.create_volume(&spec, &owner()).await.unwrap();
     for _ in 0..3 {
         let sink = open(&connected.libvirt, Way::Stream, &made.id, 8 * MIB).await;
-        sink.write(MIB, Buf::copy_of(&[9; 1 << 20])).await.unwrap();
+        sink.write(MIB, Buf::copy_of(&vec![9; 1 << 20])).await.unwrap();
         drop(sink);
         // The abort is under way on the sink's thread: the volume is in use until it is done.
         let free = vmferry_testkit::poll(std::time::Duration::from_secs(5), || {
@@ -284,18 +284,34 @@ async fn a_host_that_dies_is_an_error_in_time() {
     let spec = volume_spec("web", 0, ImageFormat::Raw, MIB);
     let made = connected.libvirt.create_volume(&spec, &owner()).await.unwrap();
     let sink = open(&connected.libvirt, Way::Stream, &made.id, 64 * MIB).await;
-    sink.write(0, Buf::copy_of(&[9; 1 << 20])).await.unwrap();
+    sink.write(0, Buf::copy_of(&vec![9; 1 << 20])).await.unwrap();
     host.kill();
-    let mut failed = None;
+    let failed = overrun(&*sink).await;
+    assert_eq!(failed.class(), vmferry_fault::Class::Retryable, "{failed}");
+}
+
+#[tokio::test]
+async fn a_host_that_stands_still_is_unreachable() {
+    let (host, connected) = session().await;
+    let spec = volume_spec("web", 0, ImageFormat::Raw, MIB);
+    let made = connected.libvirt.create_volume(&spec, &owner()).await.unwrap();
+    let sink = open(&connected.libvirt, Way::Stream, &made.id, 64 * MIB).await;
+    sink.write(0, Buf::copy_of(&vec![9; 1 << 20])).await.unwrap();
+    let daemons = host.pids("libvirtd --timeout");
+    assert!(!daemons.is_empty());
+    for pid in &daemons {
+        vmferry_testkit::run(std::process::Command::new("kill").args(["-STOP", &pid.to_string()]));
+    }
+    let failed = overrun(&*sink).await;
+    assert_eq!(failed.kind(), Kind::Unreachable, "{failed}");
+}
+
+/// Writes on until it fails.
+async fn overrun(sink: &dyn DiskSink) -> crate::Error {
     for step in 1..64 {
-        if let Err(error) = sink.write(step * MIB, Buf::copy_of(&[9; 1 << 20])).await {
-            failed = Some(error);
-            break;
+        if let Err(error) = sink.write(step * MIB, Buf::copy_of(&vec![9; 1 << 20])).await {
+            return error;
         }
     }
-    let failed = match failed {
-        Some(error) => error,
-        None => sink.finish(64 * MIB).await.unwrap_err(),
-    };
-    assert_eq!(failed.class(), vmferry_fault::Class::Retryable, "{failed}");
+    sink.finish(64 * MIB).await.unwrap_err()
 }
