@@ -22,7 +22,10 @@ pub(crate) fn apply(spec: &VMMigrationSpec, hardware: &Hardware) -> Result<Hardw
         grow(&mut out, disk)?;
     }
     attach(&mut out.nics, &spec.target_network_hints)?;
-    Ok(out)
+    match out.nics.iter().find_map(stranded) {
+        Some(failure) => Err(failure),
+        None => Ok(out),
+    }
 }
 
 /// Capacity of disk `index` at the target: grown by the hint where it is the first, never shrunk.
@@ -101,6 +104,19 @@ fn attachment(index: usize, hint: &NetworkHint) -> Result<NicAttachment, Failure
             ),
         )),
     }
+}
+
+/// An interface that is attached to what no target has, and that no hint attaches to something else.
+fn stranded(nic: &Nic) -> Option<Failure> {
+    let NicAttachment::Other(what) = &nic.attachment else {
+        return None;
+    };
+    let text = format!(
+        "network interface {} of the source VM is attached to what no target has ({what}); add an entry to \
+         spec.targetNetworkHints with name {} and a network or bridge of the target",
+        nic.name, nic.name
+    );
+    Some(Failure::permanent("NetworkHintNeeded", text))
 }
 
 fn is_interface(name: &str) -> bool {
@@ -230,6 +246,17 @@ mod tests {
             "{}",
             error.message
         );
+    }
+
+    #[test]
+    fn an_attachment_that_no_target_has_needs_a_hint() {
+        let mut hardware = manifests::hardware(1, 2);
+        hardware.nics[1].attachment = NicAttachment::Other("direct on eth0".into());
+        let error = apply(&spec(ResourceHints::default(), &[]), &hardware).unwrap_err();
+        for part in ["eth1", "direct on eth0", "spec.targetNetworkHints"] {
+            assert!(error.message.contains(part), "{part}: {}", error.message);
+        }
+        assert!(apply(&spec(ResourceHints::default(), &[("eth1", "lan")]), &hardware).is_ok());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The fake staging store. The engine only checks, discards and asks for addresses; bytes are the executor's.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use vmferry_block::Buf;
 use vmferry_fault::Fault;
@@ -89,7 +91,7 @@ impl StagingStore for Staging {
         unreachable!("the engine moves no bytes")
     }
 
-    async fn put_part(&self, _: &ObjectKey, _: &UploadId, _: u32, _: u64, _: &[Buf]) -> Result<Part, Error> {
+    async fn put_part(&self, _: &ObjectKey, _: &UploadId, _: u32, _: u64, _: Arc<[Buf]>) -> Result<Part, Error> {
         unreachable!("the engine moves no bytes")
     }
 
