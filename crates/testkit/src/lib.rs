@@ -23,7 +23,7 @@ pub use guest::micro;
 pub use guest::{Bus, Counters, DiskSpec, Format, Guest, GuestSpec, NicSpec};
 pub use host::{Host, Kind, Ssh};
 pub use wait::{poll, wait_for};
-pub use world::{Change, World};
+pub use world::{Change, World, files_below};
 
 /// One mebibyte in bytes.
 pub const MIB: u64 = 1 << 20;

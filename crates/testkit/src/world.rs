@@ -243,7 +243,7 @@ fn bitmaps(path: &Path) -> Vec<String> {
 }
 
 /// Every file and socket below a folder, sorted; what vanishes meanwhile is left out.
-fn files_below(folder: &Path) -> Vec<PathBuf> {
+pub fn files_below(folder: &Path) -> Vec<PathBuf> {
     let (mut found, mut open) = (Vec::new(), vec![folder.to_owned()]);
     while let Some(dir) = open.pop() {
         for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {

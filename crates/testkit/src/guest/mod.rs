@@ -26,7 +26,7 @@ const LAYER_START: u64 = 4 * MIB;
 const LAYER_LEN: u64 = 64 << 10;
 
 /// A VM on a host.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Guest<'h> {
     host: &'h Host,
     /// Name of the domain.

@@ -177,6 +177,24 @@ impl Host {
         dir
     }
 
+    /// Defines and starts a storage pool that has no room for more than `bytes`. System mode only.
+    pub fn add_small_pool(&self, name: &str, bytes: u64) {
+        let dir = self.add_pool(name);
+        // A file system of its own, in the host's mount namespace only.
+        let init = self
+            .process
+            .pids("host-init.sh")
+            .first()
+            .must("find the host's init")
+            .to_string();
+        run(Command::new("nsenter")
+            .args(["--mount", "--target", &init, "mount", "-t", "tmpfs", "-o"])
+            .arg(format!("size={bytes}"))
+            .arg("tmpfs")
+            .arg(dir));
+        self.virsh(["pool-refresh", name]);
+    }
+
     /// Kills the daemon, its guests and its ssh server at once, as a power cut would. The files stay until the drop.
     pub fn kill(&mut self) {
         self.process.kill();

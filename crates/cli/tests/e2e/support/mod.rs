@@ -1,0 +1,13 @@
+//! What the tests share: two hosts, the manifests of a crossing, and a run of the binary.
+
+mod ferry;
+mod lab;
+mod manifest;
+mod proxy;
+mod record;
+
+pub use ferry::Ferry;
+pub use lab::Lab;
+pub use manifest::Crossing;
+pub use proxy::Proxy;
+pub use record::{PHASES, Record};
