@@ -1,0 +1,214 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use vmferry_api::GoDuration;
+
+/// Moves virtual machines between hypervisors, through staging storage, as VMMigration resources declare it.
+#[derive(Debug, Parser)]
+#[command(name = "vmferry", version, propagate_version = true, arg_required_else_help = true)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+    #[command(flatten)]
+    pub logging: Logging,
+}
+
+/// What is logged to standard error, and how.
+#[derive(Debug, ClapArgs)]
+pub struct Logging {
+    /// Logs more to standard error: -v progress of steps, -vv details, -vvv everything. VMFERRY_LOG takes a filter instead.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// The form of the log.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text, value_name = "FORMAT")]
+    pub log_format: Format,
+}
+
+/// A form of output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How a copied volume is verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Verify {
+    /// The content digest of what goes into the target must equal the source's.
+    Stream,
+    /// As `stream`, and every target volume is read once more and compared.
+    Readback,
+}
+
+/// Where the manifests are.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Files {
+    /// Manifests: a file, a folder (its .yaml, .yml and .json files), or `-` for standard input. May be given several times.
+    #[arg(short = 'f', long = "filename", value_name = "PATH", required = true)]
+    pub paths: Vec<PathBuf>,
+}
+
+/// Where the state is.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct State {
+    /// The state directory. Default: $XDG_STATE_HOME/vmferry, else ~/.local/state/vmferry.
+    #[arg(long = "state", value_name = "DIR", env = "VMFERRY_STATE")]
+    pub dir: Option<PathBuf>,
+}
+
+/// Which migrations are shown or deleted.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Namespace {
+    /// The namespace of names that do not say theirs (NAMESPACE/NAME does).
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs all migrations of the manifests to their end. The same command continues what was interrupted.
+    #[command(
+        after_help = "Exit status: 0 all Ready, 1 any Failed or the timeout reached, 2 bad input and nothing \
+                            started, 130 interrupted with the state kept."
+    )]
+    Run(Run),
+    /// Checks manifests without making anything.
+    Validate(Validate),
+    /// Lists migrations.
+    Get(Get),
+    /// Shows everything about a migration: conditions, disks, events.
+    Describe(Describe),
+    /// Deletes migrations, and what they made unless they are Ready.
+    Delete(Delete),
+    /// Prints the CustomResourceDefinitions, or writes them.
+    Crds(Crds),
+    /// Explains how vmferry works.
+    Explain(Explain),
+    /// Prints the completions of a shell.
+    Completion {
+        /// Which shell.
+        shell: Shell,
+    },
+}
+
+/// `vmferry run`.
+#[derive(Debug, ClapArgs)]
+pub struct Run {
+    #[command(flatten)]
+    pub files: Files,
+    #[command(flatten)]
+    pub state: State,
+    /// The form of what is shown.
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    pub output: Format,
+    /// Stops after this long, e.g. 30m, with the state kept. Default: no limit.
+    #[arg(long, value_name = "DURATION")]
+    pub timeout: Option<GoDuration>,
+    /// How the copied volumes are verified.
+    #[arg(long, value_enum, default_value_t = Verify::Stream)]
+    pub verify: Verify,
+    /// How many migrations run at once.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub max_concurrent: u16,
+}
+
+/// `vmferry validate`.
+#[derive(Debug, ClapArgs)]
+pub struct Validate {
+    #[command(flatten)]
+    pub files: Files,
+    /// Connects to the hosts and looks at VMs, disks, pools and staging storage, too.
+    #[arg(long)]
+    pub connect: bool,
+    #[command(flatten)]
+    pub state: State,
+}
+
+/// `vmferry get`.
+#[derive(Debug, ClapArgs)]
+pub struct Get {
+    /// The migration; all where none is named.
+    pub name: Option<String>,
+    #[command(flatten)]
+    pub namespace: Namespace,
+    #[command(flatten)]
+    pub state: State,
+    /// The form of what is shown.
+    #[arg(short, long, value_enum, default_value_t = GetFormat::Text)]
+    pub output: GetFormat,
+}
+
+/// A form of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum GetFormat {
+    /// A table.
+    Text,
+    /// A table with providers, checksum and message.
+    Wide,
+    /// One JSON object a line: the resource with its status.
+    Json,
+}
+
+/// `vmferry describe`.
+#[derive(Debug, ClapArgs)]
+pub struct Describe {
+    /// The migration.
+    pub name: String,
+    #[command(flatten)]
+    pub namespace: Namespace,
+    #[command(flatten)]
+    pub state: State,
+}
+
+/// `vmferry delete`.
+#[derive(Debug, ClapArgs)]
+pub struct Delete {
+    /// The migrations.
+    #[arg(required = true)]
+    pub names: Vec<String>,
+    #[command(flatten)]
+    pub namespace: Namespace,
+    /// Manifests with the Secrets. Default: the files from which the migration was last run.
+    #[arg(short = 'f', long = "filename", value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    #[command(flatten)]
+    pub state: State,
+    /// The form of what is shown.
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    pub output: Format,
+    /// Stops after this long, with the state kept: the same command continues.
+    #[arg(long, value_name = "DURATION", default_value = "10m")]
+    pub timeout: GoDuration,
+}
+
+/// `vmferry crds`.
+#[derive(Debug, ClapArgs)]
+pub struct Crds {
+    /// Writes them to files in this folder.
+    #[arg(long, value_name = "DIR")]
+    pub write: Option<PathBuf>,
+}
+
+/// `vmferry explain`.
+#[derive(Debug, ClapArgs)]
+pub struct Explain {
+    /// What to explain.
+    #[arg(value_enum)]
+    pub topic: Topic,
+    /// As Markdown.
+    #[arg(long)]
+    pub markdown: bool,
+}
+
+/// What can be explained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Topic {
+    /// The phases of a migration: what each does, when it is done, how it is undone.
+    Phases,
+}

@@ -1,0 +1,41 @@
+//! The commands, a file each.
+
+mod completion;
+mod crds;
+mod delete;
+mod describe;
+mod explain;
+mod get;
+mod run;
+mod validate;
+
+use std::future::Future;
+
+use crate::args::Command;
+use crate::exit::{Code, Failure};
+
+/// Does what was asked for.
+pub fn dispatch(command: Command) -> Result<Code, Failure> {
+    match command {
+        Command::Run(args) => wait_for(run::run(args)),
+        Command::Validate(args) => wait_for(validate::validate(args)),
+        Command::Get(args) => get::get(&args),
+        Command::Describe(args) => describe::describe(&args),
+        Command::Delete(args) => wait_for(delete::delete(args)),
+        Command::Crds(args) => crds::crds(&args),
+        Command::Explain(args) => Ok(explain::explain(&args)),
+        Command::Completion { shell } => Ok(completion::completion(shell)),
+    }
+}
+
+/// Runs a command that waits for things.
+fn wait_for(command: impl Future<Output = Result<Code, Failure>>) -> Result<Code, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("cannot start the threads that do the work: {error}")))?;
+    let result = runtime.block_on(command);
+    // Whatever is still in a blocking call (a host that does not answer) is not waited for.
+    runtime.shutdown_background();
+    result
+}
