@@ -119,10 +119,18 @@ fn sound_images_are_taken() {
     }
 }
 
+/// Stale refcounts do not matter to who only reads.
+#[test]
+fn a_dirty_image_is_taken() {
+    let mut image = images()[1].clone();
+    image[79] |= 1;
+    assert!(exercise(image).is_none());
+}
+
 #[test]
 fn hostile_headers_are_refused() {
     let max = u64::MAX.to_be_bytes();
-    let cases: [(&str, Fields<'_>, Kind); 13] = [
+    let cases: [(&str, Fields<'_>, Kind); 16] = [
         ("magic", &[(0, b"QFI\0")], Kind::Corrupt),
         ("version", &[(4, &[0, 0, 0, 9])], Kind::Unsupported),
         (
@@ -143,6 +151,13 @@ fn hostile_headers_are_refused() {
         ("L1 at the end of all", &[(40, &max)], Kind::Corrupt),
         ("refcount table", &[(48, &max)], Kind::Corrupt),
         ("corrupt bit", &[(79, &[2])], Kind::Corrupt),
+        (
+            "compression type without room",
+            &[(79, &[8]), (100, &[0, 0, 0, 104])],
+            Kind::Corrupt,
+        ),
+        ("unknown compression", &[(79, &[8]), (104, &[7])], Kind::Unsupported),
+        ("header length", &[(100, &[0, 0, 0, 73])], Kind::Corrupt),
         ("unknown feature", &[(72, &[0x80])], Kind::Unsupported),
     ];
     for (name, fields, kind) in cases {

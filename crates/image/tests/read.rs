@@ -229,6 +229,37 @@ fn a_raw_image_is_its_file() {
 }
 
 #[test]
+fn many_tasks_read_at_once() {
+    let folder = Folder::new();
+    disk(&folder, "disk.raw");
+    folder.qemu_img(&[
+        "convert",
+        "-c",
+        "-O",
+        "qcow2",
+        "-o",
+        "cluster_size=256k",
+        "disk.raw",
+        "disk.qcow2",
+    ]);
+    let expected = Arc::new(folder.content("disk.qcow2"));
+    block_on(async {
+        let image = Arc::new(folder.open("disk.qcow2", ImageFormat::Qcow2).await.unwrap());
+        let tasks = (0..SIZE / 100_000).map(|part| {
+            let (image, expected) = (Arc::clone(&image), Arc::clone(&expected));
+            tokio::spawn(async move {
+                let at = part * 100_000;
+                let read = image.read(at, Buf::alone(100_000)).await.unwrap();
+                assert!(*read == expected[at as usize..][..100_000], "other bytes at {at}");
+            })
+        });
+        for task in tasks.collect::<Vec<_>>() {
+            task.await.unwrap();
+        }
+    });
+}
+
+#[test]
 fn a_raw_file_of_an_odd_size_ends_with_a_whole_sector() {
     block_on(async {
         let bytes = noise(1, 70_001);
