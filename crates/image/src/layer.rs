@@ -5,12 +5,9 @@ use std::sync::Arc;
 use vmferry_block::{AllocationMap, Buf};
 use vmferry_fault::Fault;
 
-use crate::place::{Place, Segment};
+use crate::place::{Place, SECTOR, Segment};
 use crate::qcow2::{self, Backing, Qcow2, Tables};
 use crate::{Error, ImageFormat, Kind, Source};
-
-/// Bytes of a sector: a disk has whole ones.
-const SECTOR: u64 = 512;
 
 /// An open image file of one of the formats that are read.
 pub(crate) enum Layer {

@@ -1,5 +1,8 @@
 //! Where a piece of a disk is.
 
+/// Bytes of a sector: a disk has whole ones.
+pub(crate) const SECTOR: u64 = 512;
+
 /// Where the bytes from some guest offset on are, in one image of a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {

@@ -263,7 +263,9 @@ fn what_cannot_be_laid_out_is_refused() {
     let shrunk = Layout::new(ImageFormat::Raw, &map, 1 << 29).unwrap_err();
     assert!(shrunk.to_string().contains("shrink"), "{shrunk}");
     assert!(Layout::new(ImageFormat::Vmdk, &map, 1 << 30).is_err());
-    assert!(Layout::new(ImageFormat::Qcow2, &map, u64::MAX).is_err());
+    for format in [ImageFormat::Raw, ImageFormat::Qcow2] {
+        assert!(Layout::new(format, &map, u64::MAX).is_err());
+    }
 }
 
 #[test]
@@ -285,5 +287,11 @@ fn an_odd_size_loses_no_byte() {
         },
     ];
     assert_eq!(pieces, expected);
+    let raw = Layout::new(ImageFormat::Raw, &map, 1001).unwrap();
+    assert_eq!((raw.virtual_size(), raw.len()), (1024, 1024));
+    assert_eq!(
+        raw.pieces(1001..2000).collect::<Vec<_>>(),
+        [Piece::Zero { offset: 1001, len: 23 }]
+    );
     assert_eq!(map.extents(), [Extent { start: 0, len: 1001 }]);
 }

@@ -12,6 +12,7 @@ use std::ops::Range;
 use vmferry_block::{AllocationMap, ObjectHash};
 use vmferry_fault::Fault;
 
+use crate::place::SECTOR;
 use crate::{Error, ImageFormat, Kind};
 
 /// Where every byte of an image file comes from.
@@ -93,11 +94,16 @@ impl Layout {
                 "a disk can grow, never shrink: ask for at least its present size",
             );
         }
+        let max = match format {
+            ImageFormat::Qcow2 => qcow2::MAX_SIZE,
+            ImageFormat::Raw | ImageFormat::Vmdk => i64::MAX.cast_unsigned() / SECTOR * SECTOR,
+        };
+        if virtual_size > max {
+            return refuse(format!("{format} ends at {max} bytes"), "ask for a smaller disk");
+        }
+        let virtual_size = virtual_size.next_multiple_of(SECTOR);
         let body = match format {
             ImageFormat::Raw => Body::Raw(raw::Raw::new(map, virtual_size)),
-            ImageFormat::Qcow2 if virtual_size > qcow2::MAX_SIZE => {
-                return refuse(format!("qcow2 ends at {} bytes", qcow2::MAX_SIZE), "use raw");
-            }
             ImageFormat::Qcow2 => Body::Qcow2(qcow2::Qcow2::new(map, virtual_size)),
             ImageFormat::Vmdk => return refuse("vmdk is not written yet".into(), "use qcow2 or raw"),
         };
@@ -115,7 +121,7 @@ impl Layout {
         }
     }
 
-    /// Size of the disk in the image, in bytes. A qcow2 image has whole sectors of 512 bytes: an odd size is rounded up.
+    /// Size of the disk in the image, in bytes: whole sectors of 512, an odd size rounded up.
     pub fn virtual_size(&self) -> u64 {
         match &self.body {
             Body::Raw(raw) => raw.len(),

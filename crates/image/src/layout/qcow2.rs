@@ -49,7 +49,6 @@ impl Qcow2 {
         let extents = || map.extents().iter().map(|extent| extent.start..extent.end());
         let data = Runs::of(extents(), CLUSTER);
         let tables = Runs::of(extents(), CLUSTER * ENTRIES);
-        let virtual_size = virtual_size.next_multiple_of(512);
         let l1 = l1_entries(virtual_size).div_ceil(ENTRIES).max(1);
         let first = Sections::new(l1, tables.count(), data.count());
         Self {
