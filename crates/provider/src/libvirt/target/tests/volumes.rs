@@ -161,6 +161,24 @@ async fn a_host_over_the_network_gets_a_stream() {
 }
 
 #[tokio::test]
+async fn disks_arrive_side_by_side_through_one_connection() {
+    let (host, connected) = session().await;
+    let libvirt = &connected.libvirt;
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("source");
+    image_of(&source, ImageFormat::Raw, 48 * MIB, &[0, 30 * MIB], 14 * MIB, 0x11);
+    let one = async |index| {
+        let spec = volume_spec("pair", index, ImageFormat::Raw, 48 * MIB);
+        let made = libvirt.create_volume(&spec, &owner()).await.unwrap();
+        let sink = open(libvirt, Way::Stream, &made.id, 48 * MIB).await;
+        write(&*sink, &source).await.unwrap();
+        sink.finish(48 * MIB).await.unwrap();
+        image::assert_same(&source, Format::Raw, &path_of(&host, &made), Format::Raw);
+    };
+    tokio::join!(one(0), one(1), one(2));
+}
+
+#[tokio::test]
 async fn making_and_deleting_twice_is_doing_it_once() {
     let (host, connected) = session().await;
     let libvirt = &connected.libvirt;
