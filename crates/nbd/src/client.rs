@@ -19,7 +19,7 @@ use crate::wire::{self, command};
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(20);
 
 /// How long the server may be silent while someone waits for it.
-const SILENCE_LIMIT: Duration = Duration::from_secs(60);
+const SILENCE_LIMIT: Duration = Duration::from_mins(1);
 
 /// How long the goodbye may take.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(2);
@@ -78,7 +78,7 @@ impl Client {
     pub async fn read(&self, offset: u64, buf: Buf) -> Result<Buf, Error> {
         let len = self.check(offset, buf.len() as u64)?;
         let min = u64::from(self.export.min_block);
-        let fits = len <= u64::from(self.export.max_block) && offset % min == 0 && len % min == 0;
+        let fits = len <= u64::from(self.export.max_block) && offset.is_multiple_of(min) && len % min == 0;
         match len {
             0 => Ok(buf),
             _ if fits => self.request(offset, buf).await,

@@ -40,9 +40,10 @@ where
     }
     greet(stream).await?;
     let structured = structured_reply(stream).await?;
-    let allocation = match structured {
-        true => meta_context(stream, name).await?,
-        false => None,
+    let allocation = if structured {
+        meta_context(stream, name).await?
+    } else {
+        None
     };
     let mut export = go(stream, name).await?;
     export.structured = structured;

@@ -131,7 +131,7 @@ async fn a_session_guest_that_is_destroyed_leaves_nothing_after_release() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kept_snapshot_is_a_checkpoint_where_all_disks_are_qcow2() {
     let host = Host::session("a");
-    host.boot(&GuestSpec::small("g1"));
+    let guest = host.boot(&GuestSpec::small("g1"));
     let before = World::of(&[&host], &[]);
     let libvirt = Way::unix(&host).connect().await;
     let vm = find(&libvirt, "g1").await;
@@ -139,6 +139,11 @@ async fn a_kept_snapshot_is_a_checkpoint_where_all_disks_are_qcow2() {
     assert!(frozen.detail.contains("checkpoint"), "{frozen:?}");
     libvirt.release(&named("g1"), &owner(), true).await.unwrap();
     assert_eq!(host.virsh(["checkpoint-list", "g1", "--name"]), frozen.id.0);
+    guest.destroy();
+    let error = libvirt.release(&named("g1"), &owner(), false).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Busy, "{error}");
+    assert!(error.to_string().contains("start the VM"), "{error}");
+    guest.start();
     libvirt.release(&named("g1"), &owner(), false).await.unwrap();
     before.assert_unchanged(&[&host], &[]);
 }

@@ -130,9 +130,10 @@ impl fmt::Display for Mode {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.host.contains(':') {
-            true => write!(f, "[{}]", self.host)?,
-            false => f.write_str(&self.host)?,
+        if self.host.contains(':') {
+            write!(f, "[{}]", self.host)?;
+        } else {
+            f.write_str(&self.host)?;
         }
         self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
     }
@@ -230,22 +231,19 @@ fn ssh(authority: &str, mode: Mode, socket: Option<String>) -> Result<Transport,
 
 /// `HOST[:PORT]`, IPv6 in brackets.
 fn address(text: &str) -> Result<Address, String> {
-    let (host, port) = match text.strip_prefix('[') {
-        Some(rest) => {
-            let (host, port) = rest.split_once(']').ok_or("its IPv6 address has no closing bracket")?;
-            host.parse::<std::net::Ipv6Addr>()
-                .map_err(|_| format!("{host:?} is not an IPv6 address"))?;
-            (host, port)
+    let (host, port) = if let Some(rest) = text.strip_prefix('[') {
+        let (host, port) = rest.split_once(']').ok_or("its IPv6 address has no closing bracket")?;
+        host.parse::<std::net::Ipv6Addr>()
+            .map_err(|_| format!("{host:?} is not an IPv6 address"))?;
+        (host, port)
+    } else {
+        let at = text.find(':').unwrap_or(text.len());
+        let host = &text[..at];
+        let known = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+        if host.is_empty() || host.starts_with('-') || !host.chars().all(known) {
+            return Err(format!("{host:?} is not a host name or an IP address"));
         }
-        None => {
-            let at = text.find(':').unwrap_or(text.len());
-            let host = &text[..at];
-            let known = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
-            if host.is_empty() || host.starts_with('-') || !host.chars().all(known) {
-                return Err(format!("{host:?} is not a host name or an IP address"));
-            }
-            (host, &text[at..])
-        }
+        (host, &text[at..])
     };
     let port = match port.strip_prefix(':') {
         None if port.is_empty() => None,

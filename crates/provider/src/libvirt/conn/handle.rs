@@ -15,7 +15,7 @@ use crate::libvirt::{Config, sys};
 use crate::{Error, Kind};
 
 /// How long a call may take, unless its caller knows better.
-const CALL_LIMIT: Duration = Duration::from_secs(60);
+const CALL_LIMIT: Duration = Duration::from_mins(1);
 
 /// How long it may take to connect, once the way there is open.
 const CONNECT_LIMIT: Duration = Duration::from_secs(20);
@@ -159,7 +159,7 @@ impl Shared {
         });
         match tokio::time::timeout(CONNECT_LIMIT, work).await {
             Ok(Ok(Ok(connection))) => Ok(connection),
-            Ok(Ok(Err(error))) => Err(connect_fault(object, error)),
+            Ok(Ok(Err(error))) => Err(connect_fault(object, &error)),
             Ok(Err(panic)) => Err(Error::new(Kind::Bug, "connect to", object).source(panic)),
             Err(_) => {
                 let detail = format!("no answer within {} s", CONNECT_LIMIT.as_secs());
@@ -183,7 +183,7 @@ fn close(connection: Option<Connect>) {
 }
 
 /// While connecting, whatever is not known to be something else means that the host is not there.
-fn connect_fault(object: String, error: VirtError) -> Error {
+fn connect_fault(object: String, error: &VirtError) -> Error {
     let fault = fault("connect to", object.clone(), error.clone());
     match fault.kind() {
         Kind::Denied => {

@@ -22,9 +22,10 @@ pub(super) fn resolve(from: &str, reference: &str) -> Result<String, String> {
     if reference.chars().any(char::is_control) {
         return Err("it holds a control character".to_owned());
     }
-    let whole = match reference.starts_with('/') {
-        true => reference.to_owned(),
-        false => format!("{}/{reference}", folder(from)),
+    let whole = if reference.starts_with('/') {
+        reference.to_owned()
+    } else {
+        format!("{}/{reference}", folder(from))
     };
     let mut parts: Vec<&str> = Vec::new();
     for part in whole.split('/') {
@@ -39,9 +40,10 @@ pub(super) fn resolve(from: &str, reference: &str) -> Result<String, String> {
 
 /// Refuses a path outside the folder.
 pub(super) fn check_folder(path: &str, allowed: &str) -> Result<(), String> {
-    match folder(path) == allowed {
-        true => Ok(()),
-        false => Err(format!("it lies outside {allowed}, the folder of the disk's image")),
+    if folder(path) == allowed {
+        Ok(())
+    } else {
+        Err(format!("it lies outside {allowed}, the folder of the disk's image"))
     }
 }
 

@@ -26,10 +26,11 @@ pub(super) async fn delete(libvirt: &Libvirt, vm: &VmSelector) -> Result<(), Err
     for path in &paths {
         check_unused(libvirt, vm, path).await?;
     }
-    let stop = libvirt.with_domain("stop", vm, |_, domain| match domain.is_active()? {
-        true => domain.destroy(),
-        false => Ok(()),
-    });
+    let stop = libvirt.with_domain(
+        "stop",
+        vm,
+        |_, domain| if domain.is_active()? { domain.destroy() } else { Ok(()) },
+    );
     stop.await?;
     for path in paths {
         let object = format!("image {path} of {}", libvirt.vm_object(vm));

@@ -98,13 +98,10 @@ async fn read_disk(libvirt: &Libvirt, vm: &VmSelector, vm_object: &str, disk: &D
         return Err(Error::new(Kind::Unsupported, "move", object).detail(why).remedy(remedy));
     }
     let format = disk.format.as_deref().unwrap_or("raw");
-    let format = match format.parse::<ImageFormat>() {
-        Ok(format @ (ImageFormat::Raw | ImageFormat::Qcow2)) => format,
-        _ => {
-            return Err(Error::new(Kind::Unsupported, "move", object)
-                .detail(format!("its format is {format}, not raw or qcow2"))
-                .remedy("convert its image (qemu-img convert -O qcow2)"));
-        }
+    let Ok(format @ (ImageFormat::Raw | ImageFormat::Qcow2)) = format.parse() else {
+        return Err(Error::new(Kind::Unsupported, "move", object)
+            .detail(format!("its format is {format}, not raw or qcow2"))
+            .remedy("convert its image (qemu-img convert -O qcow2)"));
     };
     let (path, is_block) = image_path(libvirt, &object, &disk.source).await?;
     let target = disk.target.clone();

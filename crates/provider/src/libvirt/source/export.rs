@@ -43,9 +43,8 @@ pub(super) async fn open(
     disk: &str,
 ) -> Result<Export, Error> {
     let object = format!("disk {disk:?} of {}", domain.object);
-    let job = match running::find_state(libvirt, vm, frozen).await? {
-        Some(job) => job,
-        None => return Err(gone(&domain.object, frozen, "its backup job has ended")),
+    let Some(job) = running::find_state(libvirt, vm, frozen).await? else {
+        return Err(gone(&domain.object, frozen, "its backup job has ended"));
     };
     let state = State {
         libvirt: libvirt.clone(),

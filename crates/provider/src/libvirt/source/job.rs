@@ -56,9 +56,10 @@ impl StateId {
     pub fn scratch(&self, image: &str, target: &str) -> String {
         let (folder, name) = image.rsplit_once('/').unwrap_or(("", image));
         let beside = format!("{name}.{self}.scratch");
-        match beside.len() <= 255 {
-            true => format!("{folder}/{beside}"),
-            false => format!("{folder}/{target}.{self}.scratch"),
+        if beside.len() <= 255 {
+            format!("{folder}/{beside}")
+        } else {
+            format!("{folder}/{target}.{self}.scratch")
         }
     }
 

@@ -1,4 +1,5 @@
-//! Scratch files and sockets that outlived their job: libvirt removes them when a job ends, not when a VM is destroyed.
+//! What may outlive a job. libvirt removes the scratch files whenever a job ends, and the socket when it is aborted; a VM that
+//! is destroyed leaves the socket, and a daemon that died with the VM may leave both.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -51,7 +52,8 @@ fn sweep_pool(connect: &Connect, folder: &str, tag: &str) -> Result<(), VirtErro
     let Some(pool) = pool_of(connect, folder)? else {
         return Ok(());
     };
-    pool.refresh(0)?;
+    // Refused while the pool is busy. Scratch files are left so seldom that this is no reason to fail.
+    let _ = pool.refresh(0);
     for name in pool.list_volumes()?.iter().filter(|name| is_scratch(name, tag)) {
         match pool
             .lookup_storage_vol_by_name(name)

@@ -80,9 +80,10 @@ impl SourceHost for Libvirt {
     async fn open_disk(&self, vm: &Vm, frozen: &FrozenId, disk: &str) -> Result<Arc<dyn DiskSource>, Error> {
         let selector = domain::selector(vm);
         let domain = Domain::read(self, &selector).await?;
-        Ok(match offline::is_offline(frozen) {
-            true => Arc::new(offline::open(self, &domain, &selector, frozen, disk).await?),
-            false => Arc::new(export::open(self, &domain, &selector, frozen, disk).await?),
+        Ok(if offline::is_offline(frozen) {
+            Arc::new(offline::open(self, &domain, &selector, frozen, disk).await?)
+        } else {
+            Arc::new(export::open(self, &domain, &selector, frozen, disk).await?)
         })
     }
 
@@ -94,10 +95,10 @@ impl SourceHost for Libvirt {
 /// The owner's tag, which is in all names.
 fn tag(owner: &Owner) -> Result<String, Error> {
     let tag = owner.tag();
-    match tag.is_empty() {
-        false => Ok(tag),
-        true => Err(Error::new(Kind::Bug, "use", format!("the UID {:?}", owner.uid)).detail("it has no hex digit")),
+    if tag.is_empty() {
+        return Err(Error::new(Kind::Bug, "use", format!("the UID {:?}", owner.uid)).detail("it has no hex digit"));
     }
+    Ok(tag)
 }
 
 async fn offline_state(libvirt: &Libvirt, domain: &Domain) -> Result<Frozen, Error> {

@@ -36,14 +36,14 @@ pub(super) async fn state(libvirt: &Libvirt, domain: &Domain) -> Result<FrozenId
             hash.update(format!("{stamp}\n").as_bytes());
         }
     }
-    let hex: String = hash
-        .finish()
+    let digest = hash.finish();
+    // 128 bits are plenty to tell states apart.
+    let number = digest
         .as_ref()
         .iter()
         .take(16)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    Ok(FrozenId(format!("{PREFIX}{hex}")))
+        .fold(0, |number: u128, &byte| number << 8 | u128::from(byte));
+    Ok(FrozenId(format!("{PREFIX}{number:032x}")))
 }
 
 /// Checks that every disk's chain can be read and may be followed.

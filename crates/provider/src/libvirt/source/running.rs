@@ -57,9 +57,10 @@ pub(super) async fn find_state(libvirt: &Libvirt, vm: &VmSelector, frozen: &Froz
 
 /// A domain that does not run has no job, and libvirt calls the question invalid.
 fn active_backup(domain: &VirtDomain) -> Result<Option<String>, VirtError> {
-    match domain.is_active()? {
-        true => sys::backup_xml(domain),
-        false => Ok(None),
+    if domain.is_active()? {
+        sys::backup_xml(domain)
+    } else {
+        Ok(None)
     }
 }
 
@@ -103,9 +104,10 @@ pub(super) async fn freeze(
         Found::None => {}
     }
     let id = StateId::new(tag);
-    let quiesced = match domain.agent {
-        true => agent::freeze(libvirt, vm).await,
-        false => agent::Quiesced::No("the guest agent is not connected".to_owned()),
+    let quiesced = if domain.agent {
+        agent::freeze(libvirt, vm).await
+    } else {
+        agent::Quiesced::No("the guest agent is not connected".to_owned())
     };
     let begun = begin(libvirt, domain, vm, &id, keep).await;
     if quiesced.may_be_frozen() {
@@ -134,13 +136,11 @@ pub(super) async fn end(libvirt: &Libvirt, vm: &VmSelector, tag: &str) -> Result
             }
         }
     };
-    match tokio::time::timeout(END_LIMIT, wait).await {
-        Ok(gone) => gone,
-        Err(_) => {
-            let object = format!("backup job {} of {}", job.id, libvirt.vm_object(vm));
-            Err(Error::new(Kind::Busy, "end", object)
-                .detail(format!("it is still there after {} s", END_LIMIT.as_secs())))
-        }
+    if let Ok(gone) = tokio::time::timeout(END_LIMIT, wait).await {
+        gone
+    } else {
+        let object = format!("backup job {} of {}", job.id, libvirt.vm_object(vm));
+        Err(Error::new(Kind::Busy, "end", object).detail(format!("it is still there after {} s", END_LIMIT.as_secs())))
     }
 }
 
@@ -163,23 +163,7 @@ fn covers(job: &Job, domain: &Domain) -> bool {
 
 /// Starts the job. What became of the checkpoint, in words.
 async fn begin(libvirt: &Libvirt, domain: &Domain, vm: &VmSelector, id: &StateId, keep: bool) -> Result<String, Error> {
-    let disks = domain.disks.iter().map(|disk| match disk.is_block {
-        false => Ok(JobDisk {
-            target: disk.model.name.clone(),
-            scratch: id.scratch(&disk.path, &disk.model.name),
-        }),
-        true => Err(Error::new(
-            Kind::Unsupported,
-            "freeze",
-            format!("disk {:?} of {}", disk.model.name, domain.object),
-        )
-        .detail(format!(
-            "its image {} is a block device, beside which there is no room for a scratch file",
-            disk.path
-        ))
-        .remedy("shut the VM off for the migration")),
-    });
-    let disks: Vec<JobDisk> = disks.collect::<Result<_, _>>()?;
+    let disks = job_disks(domain, id)?;
     let raw = domain.disks.iter().find(|disk| disk.model.format != ImageFormat::Qcow2);
     let mut kept = match (keep, raw) {
         (false, _) => String::new(),
@@ -208,6 +192,25 @@ async fn begin(libvirt: &Libvirt, domain: &Domain, vm: &VmSelector, id: &StateId
             return Err(error);
         }
     }
+}
+
+/// Each disk with a scratch file beside its image, where QEMU may write as the image is there.
+fn job_disks(domain: &Domain, id: &StateId) -> Result<Vec<JobDisk>, Error> {
+    let disks = domain.disks.iter().map(|disk| {
+        let target = disk.model.name.clone();
+        if disk.is_block {
+            let object = format!("disk {target:?} of {}", domain.object);
+            return Err(Error::new(Kind::Unsupported, "freeze", object)
+                .detail(format!(
+                    "its image {} is a block device, beside which there is no room for a scratch file",
+                    disk.path
+                ))
+                .remedy("shut the VM off for the migration"));
+        }
+        let scratch = id.scratch(&disk.path, &target);
+        Ok(JobDisk { target, scratch })
+    });
+    disks.collect()
 }
 
 async fn start(libvirt: &Libvirt, vm: &VmSelector, job: &Job, checkpoint: bool) -> Result<(), Error> {
@@ -308,5 +311,11 @@ pub(super) async fn delete_checkpoints(libvirt: &Libvirt, vm: &VmSelector, tag: 
         }
         Ok(())
     });
-    delete.await
+    delete.await.map_err(|error| match error.kind() {
+        // libvirt: "cannot delete checkpoint for inactive domain".
+        Kind::Unsupported => Error::new(Kind::Busy, "delete the checkpoints of", libvirt.vm_object(vm))
+            .source(error)
+            .remedy("start the VM, so that its host can remove them from the images"),
+        _ => error,
+    })
 }

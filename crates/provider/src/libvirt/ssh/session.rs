@@ -53,12 +53,11 @@ pub(super) struct Session {
 impl Session {
     /// Connects, checks the host's key and authenticates.
     pub async fn connect(target: &Target, credentials: &Credentials) -> Result<Self, Error> {
-        match tokio::time::timeout(CONNECT_LIMIT, Self::open(target, credentials)).await {
-            Ok(session) => session,
-            Err(_) => {
-                let detail = format!("no answer within {} s", CONNECT_LIMIT.as_secs());
-                Err(Error::new(Kind::Unreachable, "connect to", target.name()).detail(detail))
-            }
+        if let Ok(session) = tokio::time::timeout(CONNECT_LIMIT, Self::open(target, credentials)).await {
+            session
+        } else {
+            let detail = format!("no answer within {} s", CONNECT_LIMIT.as_secs());
+            Err(Error::new(Kind::Unreachable, "connect to", target.name()).detail(detail))
         }
     }
 
@@ -176,6 +175,15 @@ fn channel_fault(object: String, error: russh::Error) -> Error {
 
 fn config(known: &KnownHost) -> client::Config {
     let mut preferred = russh::Preferred::default();
+    // With AES instructions, which every server has, several times as fast as ChaCha20.
+    let mut ciphers = vec![russh::cipher::AES_256_GCM];
+    ciphers.extend(
+        preferred
+            .cipher
+            .iter()
+            .filter(|name| **name != russh::cipher::AES_256_GCM),
+    );
+    preferred.cipher = Cow::Owned(ciphers);
     preferred.key = Cow::Owned(known.prefer(&preferred.key));
     client::Config {
         window_size: WINDOW,
@@ -189,13 +197,12 @@ fn config(known: &KnownHost) -> client::Config {
 
 /// The trusted keys of a host, and where they were looked up.
 async fn known_host(target: &Target, credentials: &Credentials) -> (KnownHost, String) {
-    let (list, origin) = match &credentials.known_hosts {
-        Some(list) => (list.clone(), "known_hosts of the Secret".to_owned()),
-        None => {
-            let path = std::env::home_dir().unwrap_or_default().join(".ssh/known_hosts");
-            let list = tokio::fs::read_to_string(&path).await.unwrap_or_default();
-            (list, path.display().to_string())
-        }
+    let (list, origin) = if let Some(list) = &credentials.known_hosts {
+        (list.clone(), "known_hosts of the Secret".to_owned())
+    } else {
+        let path = std::env::home_dir().unwrap_or_default().join(".ssh/known_hosts");
+        let list = tokio::fs::read_to_string(&path).await.unwrap_or_default();
+        (list, path.display().to_string())
     };
     (KnownHost::find(&list, &target.host, target.port), origin)
 }

@@ -22,10 +22,10 @@ pub(in crate::libvirt) struct Login {
 pub(in crate::libvirt) fn open(uri: &str, login: &Login) -> Result<Connect, VirtError> {
     let uri = c_string(uri)?;
     let mut types = [
-        sys::VIR_CRED_AUTHNAME as c_int,
-        sys::VIR_CRED_USERNAME as c_int,
-        sys::VIR_CRED_PASSPHRASE as c_int,
-        sys::VIR_CRED_NOECHOPROMPT as c_int,
+        sys::VIR_CRED_AUTHNAME.cast_signed(),
+        sys::VIR_CRED_USERNAME.cast_signed(),
+        sys::VIR_CRED_PASSPHRASE.cast_signed(),
+        sys::VIR_CRED_NOECHOPROMPT.cast_signed(),
     ];
     let mut auth = sys::virConnectAuth {
         credtype: types.as_mut_ptr(),
@@ -54,7 +54,7 @@ unsafe extern "C" fn answer(asked: sys::virConnectCredentialPtr, count: c_uint, 
     for at in 0..count as usize {
         // SAFETY: `at` is below the number of credentials that libvirt says are there, and it gave them to us to fill in.
         let credential = unsafe { &mut *asked.add(at) };
-        let text = match credential.type_ as sys::virConnectCredentialType {
+        let text = match credential.type_.cast_unsigned() {
             sys::VIR_CRED_AUTHNAME | sys::VIR_CRED_USERNAME => login.username.as_deref(),
             _ => login.password.as_ref().map(ExposeSecret::expose_secret),
         };
