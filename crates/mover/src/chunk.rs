@@ -1,6 +1,14 @@
 //! What travels through the pipelines.
 
-use vmferry_block::{AllocationMap, Buf};
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesOrdered;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use vmferry_block::{AllocationMap, Buf, Extent, Pool};
+
+use crate::hasher::died;
+use crate::{Error, error};
 
 /// Bytes of a chunk: large enough that the cost of a call vanishes, small enough that many fit the memory.
 pub(crate) const CHUNK: u64 = 1 << 20;
@@ -41,19 +49,74 @@ impl Chunk {
     }
 }
 
-/// The data of a map within a range, cut into pieces that fit a chunk: offset and length of each.
-pub(crate) fn cut(map: &AllocationMap, start: u64, end: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
+/// The data of a map within a range, cut into pieces that fit a chunk: offset and length of each. They are cut at
+/// multiples of the chunk size, so that all but the first of an extent are aligned.
+pub(crate) fn cut(map: &AllocationMap, start: u64, end: u64) -> Cut<'_> {
     let first = map.extents().partition_point(|extent| extent.end() <= start);
-    let within = map.extents()[first..]
-        .iter()
-        .take_while(move |extent| extent.start < end);
-    within.flat_map(move |extent| {
-        let (from, to) = (extent.start.max(start), extent.end().min(end));
-        // At multiples of the chunk size, so that all but the first are aligned.
-        std::iter::successors(Some(from), |at| Some((at / CHUNK + 1) * CHUNK))
-            .take_while(move |at| *at < to)
-            .map(move |at| (at, ((at / CHUNK + 1) * CHUNK).min(to) - at))
-    })
+    Cut {
+        extents: &map.extents()[first..],
+        at: start,
+        end,
+    }
+}
+
+/// What [`cut`] returns.
+pub(crate) struct Cut<'a> {
+    extents: &'a [Extent],
+    at: u64,
+    end: u64,
+}
+
+impl Iterator for Cut<'_> {
+    type Item = (u64, u64);
+
+    fn next(&mut self) -> Option<(u64, u64)> {
+        let (extent, rest) = self.extents.split_first()?;
+        let at = self.at.max(extent.start);
+        if at >= self.end {
+            return None;
+        }
+        let end = ((at / CHUNK + 1) * CHUNK).min(extent.end()).min(self.end);
+        self.at = end;
+        if end == extent.end() {
+            self.extents = rest;
+        }
+        Some((at, end - at))
+    }
+}
+
+/// Reads chunks ahead and hands them on in order, until `places` (offset and length of each) end or it is called off.
+///
+/// A buffer is taken before a read is begun, so the read that is next in the order always has one.
+pub(crate) async fn feed<'a>(
+    mut places: impl Iterator<Item = (u64, u64)> + Send,
+    pool: Pool,
+    read: impl Fn(u64, Buf) -> BoxFuture<'a, Result<Chunk, Error>> + Send,
+    chunks: mpsc::Sender<Chunk>,
+    cancel: &CancellationToken,
+    object: &str,
+) -> Result<(), Error> {
+    let mut ahead = FuturesOrdered::new();
+    let mut place = places.next();
+    while place.is_some() || !ahead.is_empty() {
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => return Err(error::cancelled(object)),
+            buf = pool.take(place.map_or(0, |(_, len)| len as usize)), if place.is_some() && ahead.len() < READ_AHEAD => {
+                ahead.extend(place.map(|(offset, _)| read(offset, buf)));
+                place = places.next();
+            }
+            Some(chunk) = ahead.next() => {
+                let chunk = chunk?;
+                tokio::select! {
+                    biased;
+                    () = cancel.cancelled() => return Err(error::cancelled(object)),
+                    sent = chunks.send(chunk) => sent.map_err(|_| died())?,
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

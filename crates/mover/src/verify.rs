@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
+use futures::FutureExt as _;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use vmferry_block::{AllocationMap, ContentDigest, Digest, Pool};
+use vmferry_block::{AllocationMap, Buf, ContentDigest, Digest, Pool};
 use vmferry_provider::DiskSource;
 
-use crate::chunk::{CHUNK, Chunk, READ_AHEAD, Span, cut};
+use crate::chunk::{CHUNK, Chunk, READ_AHEAD, Span, cut, feed};
 use crate::error;
 use crate::hasher::{Hashed, Hasher, Hashes, died};
 use crate::progress::Progress;
@@ -65,55 +65,36 @@ async fn read(
         content: ContentDigest::new(capacity),
     };
     let Hasher { chunks, hashed, end } = Hasher::start(hashes, u64::MAX, u64::MAX)?;
-    let feed = feed(volume, map, capacity, progress, chunks, cancel);
+    let pool = Pool::new(CHUNK as usize, CHUNKS);
+    let read = |guest, buf| chunk(volume, capacity, progress, guest, buf).boxed();
+    let feed = feed(cut(map, 0, u64::MAX), pool, read, chunks, cancel, OBJECT);
     let ((), read) = tokio::join!(drain(hashed), feed);
     read?;
     Ok(end.await.map_err(|_| died())?.content.finish())
 }
 
-async fn feed(
+async fn chunk(
     volume: &dyn DiskSource,
-    map: &AllocationMap,
     capacity: u64,
     progress: &Progress,
-    chunks: mpsc::Sender<Chunk>,
-    cancel: &CancellationToken,
-) -> Result<(), Error> {
-    let pool = Pool::new(CHUNK as usize, CHUNKS);
-    let reads = futures::stream::iter(cut(map, 0, u64::MAX))
-        .then(|(guest, len)| {
-            let buf = pool.take(len as usize);
-            async move { (guest, buf.await) }
-        })
-        .map(|(guest, buf)| async move {
-            let buf = volume
-                .read(guest, buf)
-                .await
-                .map_err(|error| error::source(error, OBJECT))?;
-            progress.alive(buf.len() as u64);
-            let len = capacity.saturating_sub(guest).min(buf.len() as u64) as usize;
-            if buf[len..].iter().any(|byte| *byte != 0) {
-                return Err(corrupt(format!("it has data past the disk's end at {capacity} bytes")));
-            }
-            let spans = (len > 0).then_some(Span { at: 0, len, guest }).into_iter().collect();
-            let offset = guest;
-            Ok(Chunk { offset, buf, spans })
-        })
-        .buffered(READ_AHEAD);
-    let feed = async {
-        let mut reads = std::pin::pin!(reads);
-        while let Some(chunk) = reads.next().await {
-            if chunks.send(chunk?).await.is_err() {
-                return Err(died());
-            }
-        }
-        Ok(())
-    };
-    tokio::select! {
-        biased;
-        () = cancel.cancelled() => Err(error::cancelled(OBJECT)),
-        outcome = feed => outcome,
+    guest: u64,
+    buf: Buf,
+) -> Result<Chunk, Error> {
+    let buf = volume
+        .read(guest, buf)
+        .await
+        .map_err(|error| error::source(error, OBJECT))?;
+    progress.alive(buf.len() as u64);
+    let len = capacity.saturating_sub(guest).min(buf.len() as u64) as usize;
+    if buf[len..].iter().any(|byte| *byte != 0) {
+        return Err(corrupt(format!("it has data past the disk's end at {capacity} bytes")));
     }
+    let spans = (len > 0).then_some(Span { at: 0, len, guest }).into_iter().collect();
+    Ok(Chunk {
+        offset: guest,
+        buf,
+        spans,
+    })
 }
 
 /// Gives the buffers back.

@@ -9,15 +9,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
-use tokio::sync::mpsc;
+use futures::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use vmferry_block::{AllocationMap, Buf, ContentDigest, ObjectHash, Pool};
 use vmferry_image::{ImageFormat, Layout};
 use vmferry_provider::DiskSource;
 use vmferry_staging::{ObjectKey, Part, StagingStore, UploadId, Uploaded};
 
-use crate::chunk::{CHUNK, Chunk, READ_AHEAD, cut};
+use crate::chunk::{CHUNK, READ_AHEAD, cut, feed};
 use crate::error::{self, staging};
 use crate::hasher::{Hasher, Hashes, died};
 use crate::progress::Progress;
@@ -188,47 +187,19 @@ impl Export<'_> {
             journal,
             arrived,
         );
-        let (read, put) = tokio::join!(self.feed(&reader, from, chunks, cancel), upload.run(hashed, cancel));
+        let pool = Pool::new(CHUNK as usize, self.plan.chunks);
+        let places = (from..self.plan.len)
+            .step_by(CHUNK as usize)
+            .map(|at| (at, CHUNK.min(self.plan.len - at)));
+        let read = |offset, buf| reader.chunk(offset, buf).boxed();
+        let feed = feed(places, pool, read, chunks, cancel, &self.object);
+        let (read, put) = tokio::join!(feed, upload.run(hashed, cancel));
         // A failure to put ends the reading, too, so it is the one to tell.
         put?;
         read?;
         let (parts, journal) = upload.into_parts();
         let hashes = end.await.map_err(|_| died())?;
         Ok((parts, journal, hashes))
-    }
-
-    /// Reads the object from `from` on, ahead of the hashing.
-    async fn feed(
-        &self,
-        reader: &Reader<'_>,
-        from: u64,
-        chunks: mpsc::Sender<Chunk>,
-        cancel: &CancellationToken,
-    ) -> Result<(), Error> {
-        let pool = Pool::new(CHUNK as usize, self.plan.chunks);
-        let offsets = futures::stream::iter((from..self.plan.len).step_by(CHUNK as usize));
-        let reads = offsets
-            .then(|offset| {
-                let len = CHUNK.min(self.plan.len - offset) as usize;
-                let buf = pool.take(len);
-                async move { (offset, buf.await) }
-            })
-            .map(|(offset, buf)| reader.chunk(offset, buf))
-            .buffered(READ_AHEAD);
-        let feed = async {
-            let mut reads = std::pin::pin!(reads);
-            while let Some(chunk) = reads.next().await {
-                if chunks.send(chunk?).await.is_err() {
-                    return Err(died());
-                }
-            }
-            Ok(())
-        };
-        tokio::select! {
-            biased;
-            () = cancel.cancelled() => Err(error::cancelled(&self.object)),
-            outcome = feed => outcome,
-        }
     }
 
     /// The hashes to go on from, and the byte of the object up to which they are.

@@ -6,15 +6,14 @@ mod write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
-use tokio::sync::mpsc;
+use futures::FutureExt as _;
 use tokio_util::sync::CancellationToken;
-use vmferry_block::{AllocationMap, ContentDigest, Digest, ObjectHash, Pool};
+use vmferry_block::{AllocationMap, Buf, ContentDigest, Digest, ObjectHash, Pool};
 use vmferry_image::{DataRun, Image, ImageFormat, Layout, Limits, NoBacking, Source};
 use vmferry_provider::DiskSink;
 use vmferry_staging::{ObjectKey, ObjectMeta, StagingStore};
 
-use crate::chunk::{CHUNK, Chunk, READ_AHEAD, Span};
+use crate::chunk::{CHUNK, Chunk, Span, feed};
 use crate::error::{self, staging};
 use crate::hasher::{Hasher, Hashes, died};
 use crate::progress::Progress;
@@ -138,52 +137,28 @@ impl Import {
         };
         let Hasher { chunks, hashed, end } = Hasher::start(hashes, u64::MAX, self.meta.len)?;
         let mut writer = Writer::new(sink, &self.layout, progress);
-        let (read, written) = tokio::join!(self.feed(progress, chunks, cancel), writer.run(hashed));
+        let pool = Pool::new(CHUNK as usize, CHUNKS);
+        let places = (0..self.meta.len)
+            .step_by(CHUNK as usize)
+            .map(|at| (at, CHUNK.min(self.meta.len - at)));
+        let read = |offset, buf| self.chunk(offset, buf, progress).boxed();
+        let feed = feed(places, pool, read, chunks, cancel, &self.object);
+        let (read, written) = tokio::join!(feed, writer.run(hashed));
         // A failure to write ends the reading, too, so it is the one to tell.
         written?;
         read?;
         end.await.map_err(|_| died())
     }
 
-    /// Reads the object ahead of the hashing.
-    async fn feed(
-        &self,
-        progress: &Progress,
-        chunks: mpsc::Sender<Chunk>,
-        cancel: &CancellationToken,
-    ) -> Result<(), Error> {
-        let pool = Pool::new(CHUNK as usize, CHUNKS);
-        let reads = futures::stream::iter((0..self.meta.len).step_by(CHUNK as usize))
-            .then(|offset| {
-                let len = CHUNK.min(self.meta.len - offset) as usize;
-                let buf = pool.take(len);
-                async move { (offset, buf.await) }
-            })
-            .map(|(offset, buf)| async move {
-                let read = self
-                    .store
-                    .read(&self.spec.object, &self.meta.version, offset, buf)
-                    .await;
-                let buf = read.map_err(staging("read", &self.object))?;
-                progress.alive(buf.len() as u64);
-                let spans = self.spans(offset, offset + buf.len() as u64);
-                Ok::<_, Error>(Chunk { offset, buf, spans })
-            })
-            .buffered(READ_AHEAD);
-        let feed = async {
-            let mut reads = std::pin::pin!(reads);
-            while let Some(chunk) = reads.next().await {
-                if chunks.send(chunk?).await.is_err() {
-                    return Err(died());
-                }
-            }
-            Ok(())
-        };
-        tokio::select! {
-            biased;
-            () = cancel.cancelled() => Err(error::cancelled(&self.object)),
-            outcome = feed => outcome,
-        }
+    async fn chunk(&self, offset: u64, buf: Buf, progress: &Progress) -> Result<Chunk, Error> {
+        let read = self
+            .store
+            .read(&self.spec.object, &self.meta.version, offset, buf)
+            .await;
+        let buf = read.map_err(staging("read", &self.object))?;
+        progress.alive(buf.len() as u64);
+        let spans = self.spans(offset, offset + buf.len() as u64);
+        Ok(Chunk { offset, buf, spans })
     }
 
     /// What of the object between these bytes is content of the disk.

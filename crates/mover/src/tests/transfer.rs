@@ -233,3 +233,27 @@ proptest! {
         });
     }
 }
+
+/// Whoever moves disks does so on tasks: this compiles or it does not.
+#[test]
+fn transfers_can_be_spawned() {
+    fn is_send<T: Send>(_: impl FnOnce() -> T) {}
+    type Store = Arc<dyn vmferry_staging::StagingStore>;
+    type Source = Arc<dyn vmferry_provider::DiskSource>;
+    let export = |source: Source, store: Store| {
+        let (progress, cancel) = (Arc::default(), CancellationToken::new());
+        async move { crate::export_disk(source, store, spec(Raw, ""), progress, cancel).await }
+    };
+    let verify = |volume: Source, digest: crate::Digest, progress: Arc<Progress>| async move {
+        verify_volume(volume, 0, digest, &progress, &CancellationToken::new()).await
+    };
+    let import = |import: crate::Import, sink: Arc<FileSink>, progress: Arc<Progress>| async move {
+        import.run(sink, &progress, &CancellationToken::new()).await
+    };
+    let _ =
+        |source: Source, store: Store, digest, progress: Arc<Progress>, from: crate::Import, sink: Arc<FileSink>| {
+            is_send(|| export(Arc::clone(&source), store));
+            is_send(|| verify(source, digest, Arc::clone(&progress)));
+            is_send(|| import(from, sink, progress));
+        };
+}

@@ -1,0 +1,202 @@
+//! One job from start to end.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use vmferry_engine::port::{
+    Connector, Direction, DiskJob, DiskReport, DiskTarget, FailureKind, Job, JobFailure, Store,
+};
+use vmferry_mover::{Digest, ExportSpec, Import, ImportSpec, Progress, Report, export_disk, verify_volume};
+use vmferry_provider::{FrozenId, Hypervisor, Vm};
+use vmferry_staging::StagingStore;
+
+use crate::failure::{self, failure};
+use crate::open;
+use crate::progress::JobProgress;
+
+/// Runs a job: its disks in order, one at a time. Safe to run again, wherever the last run stopped.
+///
+/// When it returns after `cancel`, no byte moves any more.
+pub async fn run_job(
+    job: &Job,
+    connector: &dyn Connector,
+    store: &dyn Store,
+    progress: &JobProgress,
+    cancel: &CancellationToken,
+) -> Result<Vec<DiskReport>, JobFailure> {
+    let staging = open::staging(connector, store, &job.storage, &job.migration.namespace);
+    let staging = unless(cancel, staging).await?;
+    let run = Run { job, staging, cancel };
+    match &job.direction {
+        Direction::Export { provider, vm, frozen } => {
+            let host = unless(cancel, open::hypervisor(connector, store, provider)).await?;
+            let find = async { host.find_vm(vm).await.map_err(failure::hypervisor) };
+            let vm = unless(cancel, find).await?;
+            run.export(&*host, &vm, frozen, progress).await
+        }
+        Direction::Import { provider, readback } => {
+            let host = unless(cancel, open::hypervisor(connector, store, provider)).await?;
+            run.import(&*host, *readback, progress).await
+        }
+    }
+}
+
+struct Run<'a> {
+    job: &'a Job,
+    staging: Arc<dyn StagingStore>,
+    cancel: &'a CancellationToken,
+}
+
+impl Run<'_> {
+    async fn export(
+        &self,
+        host: &dyn Hypervisor,
+        vm: &Vm,
+        frozen: &FrozenId,
+        progress: &JobProgress,
+    ) -> Result<Vec<DiskReport>, JobFailure> {
+        let mut reports = Vec::with_capacity(self.job.disks.len());
+        for (disk, progress) in self.job.disks.iter().zip(progress.iter()) {
+            let report = self.export_disk(host, vm, frozen, disk, progress).await?;
+            tracing::info!(job = %self.job.id, disk = %disk.name, bytes = report.moved, "disk exported");
+            reports.push(told(&report));
+        }
+        Ok(reports)
+    }
+
+    async fn export_disk(
+        &self,
+        host: &dyn Hypervisor,
+        vm: &Vm,
+        frozen: &FrozenId,
+        disk: &DiskJob,
+        progress: &Arc<Progress>,
+    ) -> Result<Report, JobFailure> {
+        let open = async {
+            host.open_disk(vm, frozen, &disk.name)
+                .await
+                .map_err(failure::hypervisor)
+        };
+        let source = unless(self.cancel, open).await?;
+        if source.capacity() != disk.capacity {
+            let (now, then) = (source.capacity(), disk.capacity);
+            let message = format!(
+                "disk {} has {now} bytes now and had {then} when the VM was looked up",
+                disk.name
+            );
+            return Err(failure(FailureKind::FrozenStateGone, message));
+        }
+        let spec = ExportSpec {
+            object: disk.object.clone(),
+            owner: self.job.owner.uid.clone(),
+            frozen: frozen.0.clone(),
+            format: disk.staged_format,
+        };
+        let (staging, progress) = (Arc::clone(&self.staging), Arc::clone(progress));
+        let exported = export_disk(source, staging, spec, progress, self.cancel.clone()).await;
+        exported.map_err(failure::moving)
+    }
+
+    async fn import(
+        &self,
+        host: &dyn Hypervisor,
+        readback: bool,
+        progress: &JobProgress,
+    ) -> Result<Vec<DiskReport>, JobFailure> {
+        let mut reports = Vec::with_capacity(self.job.disks.len());
+        for (disk, progress) in self.job.disks.iter().zip(progress.iter()) {
+            let target = disk.target.as_ref().ok_or_else(|| {
+                let message = format!("the import of disk {} has no target", disk.name);
+                failure(FailureKind::Bug, message)
+            })?;
+            let report = self.import_disk(host, disk, target, progress).await?;
+            if readback {
+                self.read_back(host, disk, target, &report, progress).await?;
+            }
+            tracing::info!(job = %self.job.id, disk = %disk.name, bytes = report.moved, readback, "disk imported");
+            reports.push(told(&report));
+        }
+        Ok(reports)
+    }
+
+    async fn import_disk(
+        &self,
+        host: &dyn Hypervisor,
+        disk: &DiskJob,
+        target: &DiskTarget,
+        progress: &Progress,
+    ) -> Result<Report, JobFailure> {
+        let spec = ImportSpec {
+            object: disk.object.clone(),
+            staged_format: disk.staged_format,
+            checksum: digest(&target.checksum, disk)?,
+            content_digest: digest(&target.content_digest, disk)?,
+            capacity: disk.capacity,
+            target_format: target.format,
+            target_capacity: target.capacity,
+        };
+        let open = async {
+            Import::open(Arc::clone(&self.staging), spec)
+                .await
+                .map_err(failure::moving)
+        };
+        let import = unless(self.cancel, open).await?;
+        let open = async {
+            let opened = host
+                .open_sink(&target.volume, &self.job.owner, import.target_len())
+                .await;
+            opened.map_err(failure::hypervisor)
+        };
+        let sink = unless(self.cancel, open).await?;
+        import.run(sink, progress, self.cancel).await.map_err(failure::moving)
+    }
+
+    async fn read_back(
+        &self,
+        host: &dyn Hypervisor,
+        disk: &DiskJob,
+        target: &DiskTarget,
+        report: &Report,
+        progress: &Progress,
+    ) -> Result<(), JobFailure> {
+        let open = async {
+            host.open_volume(&target.volume, target.format)
+                .await
+                .map_err(failure::hypervisor)
+        };
+        let volume = unless(self.cancel, open).await?;
+        let verified = verify_volume(volume, disk.capacity, report.content_digest, progress, self.cancel).await;
+        verified.map_err(failure::moving)
+    }
+}
+
+/// Does `work`, unless it is called off before it is done. For what changes nothing that matters when it is dropped.
+async fn unless<T>(
+    cancel: &CancellationToken,
+    work: impl Future<Output = Result<T, JobFailure>>,
+) -> Result<T, JobFailure> {
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(failure::cancelled()),
+        outcome = work => outcome,
+    }
+}
+
+fn digest(text: &str, disk: &DiskJob) -> Result<Digest, JobFailure> {
+    text.parse().map_err(|error| {
+        let message = format!(
+            "cannot import disk {}: what the export recorded is damaged: {error}",
+            disk.name
+        );
+        failure(FailureKind::StagedCorrupt, message)
+    })
+}
+
+fn told(report: &Report) -> DiskReport {
+    DiskReport {
+        len: report.len,
+        checksum: report.checksum.to_string(),
+        content_digest: report.content_digest.to_string(),
+        moved: report.moved,
+    }
+}
