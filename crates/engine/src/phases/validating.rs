@@ -52,7 +52,7 @@ pub(crate) fn act(run: &mut Run) -> BoxFuture<'_, Result<Outcome, Trouble>> {
     .boxed()
 }
 
-/// What each kind of storage cannot do without.
+/// What each kind of storage cannot do without. The rules of the resource as a whole are enforced where it comes in.
 fn check_storage(storage: &MigrationStorage) -> Result<(), Failure> {
     let (name, fields): (_, &[(&str, &Option<String>)]) = match storage.storage_type {
         StorageType::S3 => ("s3", &[("bucket", &storage.bucket), ("region", &storage.region)]),
