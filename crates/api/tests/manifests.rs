@@ -219,10 +219,7 @@ fn words_that_yaml_1_1_takes_for_booleans_are_texts() {
 
 #[test]
 fn a_list_holds_objects() {
-    let indented = MIGRATION
-        .lines()
-        .map(|line| format!("    {line}\n"))
-        .collect::<String>();
+    let indented = format!("    {}", MIGRATION.trim_end().replace('\n', "\n    "));
     let item = indented.replacen("    apiVersion", "  - apiVersion", 1);
     let list = format!("apiVersion: v1\nkind: List\nmetadata: {{resourceVersion: \"\"}}\nitems:\n{item}");
     assert_eq!(parse(&list).unwrap().migrations.len(), 1);

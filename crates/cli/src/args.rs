@@ -79,6 +79,9 @@ pub enum Command {
     )]
     Run(Run),
     /// Checks manifests without making anything.
+    #[command(
+        after_help = "Exit status: 0 all is well, 1 a host, VM or storage is not fit for it (--connect), 2 bad input."
+    )]
     Validate(Validate),
     /// Lists migrations.
     Get(Get),

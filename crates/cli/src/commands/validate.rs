@@ -69,7 +69,8 @@ async fn connect(manifests: Manifests) -> Result<Code, Failure> {
     if messages.is_empty() {
         Ok(Code::Success)
     } else {
-        Err(Failure::all_bad(messages))
+        let code = Code::Failed;
+        Err(Failure { code, messages })
     }
 }
 

@@ -57,27 +57,21 @@ impl Plain {
 /// `disk vda 45 %, 4.5 GiB of 10.0 GiB, 120.0 MiB/s, 46s left`
 pub(super) fn disk_line(disk: &DiskStatus) -> String {
     let (done, total) = (units::count(disk.bytes_transferred), units::count(disk.staged_bytes));
-    let mut text = format!("disk {}", disk.name);
+    let mut facts = Vec::new();
     if total > 0 {
-        text += &format!(
-            " {} %, {} of {}",
-            units::percent(done, total),
-            units::size(done),
-            units::size(total)
-        );
+        facts.push(format!("{} %", units::percent(done, total)));
+        facts.push(format!("{} of {}", units::size(done), units::size(total)));
     } else {
-        text += &format!(" {}", units::size(done));
+        facts.push(units::size(done));
     }
     if let Some(rate) = disk.bytes_per_second.filter(|rate| *rate > 0) {
-        text += &format!(", {}", units::rate(units::count(Some(rate))));
+        facts.push(units::rate(units::count(Some(rate))));
     }
     if let Some(eta) = disk.eta_seconds {
-        text += &format!(
-            ", {} left",
-            units::duration(Duration::from_secs(units::count(Some(eta))))
-        );
+        let left = Duration::from_secs(units::count(Some(eta)));
+        facts.push(format!("{} left", units::duration(left)));
     }
-    text
+    format!("disk {} {}", disk.name, facts.join(", "))
 }
 
 /// Whether bytes move in this phase.

@@ -39,7 +39,7 @@ impl Terminal {
 
     fn head(&self, key: &Key) -> Lines {
         let head = self.bars.add(ProgressBar::new_spinner());
-        head.set_style(style("{spinner} {prefix}  {msg}"));
+        head.set_style(style("{spinner} {prefix}  {wide_msg}"));
         head.set_prefix(key.to_string());
         head.enable_steady_tick(Duration::from_millis(200));
         Lines {
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn the_templates_are_well_formed() {
-        for template in ["{spinner} {prefix}  {msg}", "    {prefix:<8} {wide_bar} {msg}"] {
+        for template in ["{spinner} {prefix}  {wide_msg}", "    {prefix:<8} {wide_bar} {msg}"] {
             assert!(ProgressStyle::with_template(template).is_ok());
         }
     }
