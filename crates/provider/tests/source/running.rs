@@ -11,12 +11,14 @@ fn two_disks(name: &str) -> GuestSpec {
 
 /// Freeze, read both disks while the guest writes, finish, release: with a new connection for each step, as after a crash.
 async fn round(way: Way, host: &Host) {
-    let guest = host.boot(&two_disks("g1"));
+    // Longer than the 20 characters that libvirt takes of it for the domain's folder.
+    const NAME: &str = "guest-with-a-name-of-thirty-one";
+    let guest = host.boot(&two_disks(NAME));
     let run = guest.run_id();
     let before = World::of(&[host], &[]);
 
     let libvirt = way.connect().await;
-    let vm = find(&libvirt, "g1").await;
+    let vm = find(&libvirt, NAME).await;
     assert_eq!(libvirt.frozen(&vm, &owner()).await.unwrap(), None);
     libvirt.check_source(&vm).await.unwrap();
     let frozen = libvirt.freeze(&vm, &owner(), false).await.unwrap();
@@ -49,7 +51,7 @@ async fn round(way: Way, host: &Host) {
     drop((first, second));
 
     for _ in 0..2 {
-        libvirt.release(&named("g1"), &owner(), false).await.unwrap();
+        libvirt.release(&named(NAME), &owner(), false).await.unwrap();
     }
     assert_eq!(libvirt.frozen(&vm, &owner()).await.unwrap(), None);
     let gone = libvirt.open_disk(&vm, &frozen.id, "vda").await.err().unwrap();

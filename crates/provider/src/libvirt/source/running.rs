@@ -19,7 +19,7 @@ const END_LIMIT: Duration = Duration::from_secs(30);
 /// Longest path of a unix socket (`sun_path` of unix(7), without the NUL).
 const MAX_SOCKET_PATH: usize = 107;
 
-/// How many ports are tried, one after the other.
+/// How many ports are tried: which of the host's are free cannot be seen from here.
 const PORT_TRIES: u32 = 16;
 
 /// The ports for private use (RFC 6335, section 6).
@@ -173,7 +173,7 @@ async fn begin(libvirt: &Libvirt, domain: &Domain, vm: &VmSelector, id: &StateId
     let mut checkpoint = keep && raw.is_none();
     let mut tries = 0;
     loop {
-        let server = server(libvirt, domain, id, tries).await?;
+        let server = server(libvirt, domain, id).await?;
         let job = Job {
             id: id.clone(),
             server,
@@ -228,12 +228,12 @@ async fn start(libvirt: &Libvirt, vm: &VmSelector, job: &Job, checkpoint: bool) 
 }
 
 /// Where the job's server is to listen.
-async fn server(libvirt: &Libvirt, domain: &Domain, id: &StateId, tries: u32) -> Result<Server, Error> {
+async fn server(libvirt: &Libvirt, domain: &Domain, id: &StateId) -> Result<Server, Error> {
     let endpoint = libvirt.handle.endpoint();
     match &endpoint.transport {
         Transport::Tcp(address) => Ok(Server::Tcp {
             host: resolve(&address.host, domain).await?,
-            port: rand::random_range(PORTS).wrapping_add(tries as u16).max(*PORTS.start()),
+            port: rand::random_range(PORTS),
         }),
         Transport::Tls { .. } => Err(Error::new(Kind::Unsupported, "freeze", &domain.object)
             .detail("its disks would be read over the network without encryption")

@@ -24,6 +24,9 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// …and given up after so many unanswered.
 const KEEPALIVE_COUNT: usize = 4;
 
+/// How many rounds of questions are answered.
+const MAX_PROMPTS: usize = 4;
+
 /// How many bytes of a channel may be under way: disks come through it.
 const WINDOW: u32 = 8 << 20;
 
@@ -112,6 +115,11 @@ impl Session {
             if self.accepted(answer)? {
                 return Ok(());
             }
+            let user = self.target.user.clone();
+            let answer = self.ask_interactively(user, password.expose_secret()).await;
+            if answer.unwrap_or(false) {
+                return Ok(());
+            }
             tried.push("password");
         }
         let fault = Error::new(Kind::Denied, "log in to", self.target.name());
@@ -124,6 +132,27 @@ impl Session {
                 .detail(format!("the host refused the {} of the Secret", tried.join(" and the ")))
                 .remedy("check ssh-privatekey and password in the Secret of spec.credentialSecretRef, and the user's authorized_keys")
         })
+    }
+
+    /// Keyboard-interactive (RFC 4256), where a server asks for the password that way only: each hidden prompt gets it.
+    async fn ask_interactively(&mut self, user: String, password: &str) -> Result<bool, russh::Error> {
+        use client::KeyboardInteractiveAuthResponse::{InfoRequest, Success};
+        let mut answer = self.handle.authenticate_keyboard_interactive_start(user, None).await?;
+        for _ in 0..MAX_PROMPTS {
+            let InfoRequest { prompts, .. } = answer else { break };
+            let hidden = prompts.iter().map(|prompt| {
+                if prompt.echo {
+                    String::new()
+                } else {
+                    password.to_owned()
+                }
+            });
+            answer = self
+                .handle
+                .authenticate_keyboard_interactive_respond(hidden.collect())
+                .await?;
+        }
+        Ok(matches!(answer, Success))
     }
 
     /// The best signature for an RSA key that the server takes.
