@@ -10,6 +10,7 @@ mod staging;
 mod store;
 mod world;
 
+mod arrival;
 mod bad_input;
 mod faults;
 mod scenarios;
