@@ -94,12 +94,12 @@ async fn two_disks_go_there_and_arrive() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_that_is_called_off_moves_nothing_more_and_can_go_on() {
-    let files = Files::new(64 * MIB);
+    let files = Files::new(24 * MIB);
     files.slow(Duration::from_millis(3));
     let executor = InlineExecutor::new(files.connector(), files.store());
-    let export = job(64 * MIB);
+    let export = job(24 * MIB);
     executor.start(&export).await.unwrap();
-    while files.reads() < 20 {
+    while files.reads() < 6 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let running = executor.running();
@@ -171,11 +171,11 @@ async fn failures_say_what_they_mean_for_the_migration() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shutdown_stops_all_and_lets_nothing_start() {
-    let files = Files::new(64 * MIB);
+    let files = Files::new(24 * MIB);
     files.slow(Duration::from_millis(5));
     let executor = Arc::new(InlineExecutor::new(files.connector(), files.store()));
-    executor.start(&job(64 * MIB)).await.unwrap();
+    executor.start(&job(24 * MIB)).await.unwrap();
     executor.shutdown().await.unwrap();
     assert!(executor.running().is_empty());
-    assert!(executor.start(&job(64 * MIB)).await.is_err());
+    assert!(executor.start(&job(24 * MIB)).await.is_err());
 }

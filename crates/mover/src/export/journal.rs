@@ -117,10 +117,10 @@ impl Journal {
     /// Sets the parts that arrived.
     pub(super) fn set_arrived(&mut self, arrived: &BTreeMap<u32, Part>) {
         let implied = self.hashed.as_ref().map_or(0, |hashed| hashed.parts);
-        let listed = arrived
-            .values()
-            .filter(|part| part.number >= implied || !part.tag.is_empty());
-        self.parts = listed.cloned().collect();
+        // A store that wants tags wants them of all parts.
+        let is_tagged = arrived.values().next().is_some_and(|part| !part.tag.is_empty());
+        let from = if is_tagged { 0 } else { implied };
+        self.parts = arrived.range(from..).map(|(_, part)| part.clone()).collect();
     }
 
     /// Whether `other` makes the same object of the same bytes.

@@ -136,7 +136,8 @@ impl<'a> Upload<'a> {
     }
 
     /// The parts that arrived, in order, and the journal as it stands.
-    pub(super) fn into_parts(self) -> (Vec<Part>, Journal) {
+    pub(super) fn into_parts(mut self) -> (Vec<Part>, Journal) {
+        self.journal.set_arrived(&self.arrived);
         (self.arrived.into_values().collect(), self.journal)
     }
 
@@ -171,7 +172,8 @@ impl<'a> Upload<'a> {
         })
     }
 
-    fn note(&self) -> BoxFuture<'a, Ended> {
+    fn note(&mut self) -> BoxFuture<'a, Ended> {
+        self.journal.set_arrived(&self.arrived);
         let (journal, store, key) = (self.journal.clone(), self.store, self.key);
         Box::pin(async move { Ended::Noted(journal.save(store, key).await) })
     }
@@ -180,7 +182,6 @@ impl<'a> Upload<'a> {
         self.progress.advance(self.plan.part_len(part.number));
         self.arrived.insert(part.number, part);
         self.advance();
-        self.journal.set_arrived(&self.arrived);
     }
 
     /// Moves the journal's prefix over the parts that were hashed and arrived without a gap; says whether it moved.
@@ -193,9 +194,6 @@ impl<'a> Upload<'a> {
                 self.journal.hashed = Some(HashedPrefix { parts, object, content });
             }
             next += 1;
-        }
-        if next != before {
-            self.journal.set_arrived(&self.arrived);
         }
         next != before
     }

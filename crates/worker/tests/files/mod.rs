@@ -76,8 +76,9 @@ impl Files {
     pub fn new(capacity: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("staging")).unwrap();
-        for (seed, disk) in [(3u8, "vda"), (5, "vdb")] {
-            let bytes: Vec<u8> = (0..capacity).map(|at| (at / 7 * u64::from(seed) % 251) as u8).collect();
+        for (seed, disk) in [(3u64, "vda"), (5, "vdb")] {
+            let words = (0..capacity / 8).map(|at| (at * seed).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            let bytes: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
             std::fs::write(folder.path().join(disk), bytes).unwrap();
         }
         Self {
