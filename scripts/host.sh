@@ -32,7 +32,9 @@ trap '' HUP INT TERM
 mkdir "$dir/log" "$dir/run" "$dir/pool"
 
 prepare_session() {
-    mkdir "$dir/home"
+    mkdir -p "$dir/home/libvirt"
+    # A guest's log without a daemon for it.
+    echo 'stdio_handler = "file"' >"$dir/home/libvirt/qemu.conf"
     if [ "$(id -u)" = 0 ]; then chown -R nobody "$dir/run" "$dir/pool" "$dir/home" "$dir/log"; fi
     chmod 700 "$dir/run"
 }

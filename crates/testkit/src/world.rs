@@ -191,6 +191,7 @@ fn is_bookkeeping(name: &str, domains: &[String]) -> bool {
     let own = ["log/", "var/log/", "var/cache/", "ready", "pid-namespace", "ssh/"];
     let parts = [
         "/cache/",
+        "/qemu/log/",
         ".pid",
         "/dbus",
         "libvirt-sock",

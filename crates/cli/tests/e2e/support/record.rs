@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
+use vmferry_testkit::files_below;
 
 /// The phases that a migration passes, in order.
 pub const PHASES: [&str; 10] = [
@@ -26,10 +27,9 @@ pub struct Record(pub Value);
 impl Record {
     /// Reads it; none while there is none.
     pub fn read(state: &Path, name: &str) -> Option<Self> {
-        let files = fs::read_dir(state.join("migrations")).ok()?;
-        files.flatten().find_map(|file| {
+        files_below(&state.join("migrations")).iter().find_map(|file| {
             // A file that is being replaced is there under another name as well.
-            let value: Value = serde_json::from_slice(&fs::read(file.path()).ok()?).ok()?;
+            let value: Value = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
             (value["migration"]["metadata"]["name"] == name).then(|| Self(value["migration"].clone()))
         })
     }
