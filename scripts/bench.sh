@@ -4,16 +4,17 @@
 #
 #   bench.sh [DATA_MIB] [ROUNDS]      default: 2048 MiB of data, 5 rounds
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
 data=${1:-2048} rounds=${2:-5}
 
-"$here/deps.sh" bench
-say() { printf '\033[1m%s\033[0m\n' "$*" >&2; }
+"$root/scripts/deps.sh"
+[ "$(id -u)" = 0 ] || die "the benchmark reads the disks of its hosts and drops caches: run it as root"
+say "building vmferry"
+(cd "$root" && cargo build --quiet --release -p vmferry)
+vmferry=${CARGO_TARGET_DIR:-$root/target}/release/vmferry
 
-say "Building vmferry (release)"
-cargo build --quiet --release -p vmferry --manifest-path "$here/../Cargo.toml"
-vmferry=$(cd "$here/.." && pwd)/target/release/vmferry
-
+# Short, since paths of sockets must be; on a disk, since tmpfs would measure memory.
 work=$(mktemp -d "${BENCH_DIR:-/var/tmp}/vmf.XXXXXX")
 chmod 755 "$work"
 hosts=()
@@ -26,7 +27,7 @@ trap cleanup EXIT
 
 start_host() { # NAME
     local fd
-    exec {fd}> >(exec "$here/host.sh" session "$work/$1" 2>"$work/$1.err")
+    exec {fd}> >(exec "$root/scripts/host.sh" session "$work/$1" 2>"$work/$1.err")
     hosts+=("$fd")
     for _ in $(seq 400); do [ -e "$work/$1/ready" ] && return; sleep 0.05; done
     echo "bench.sh: host $1 did not start:" >&2; cat "$work/$1.err" >&2; exit 1

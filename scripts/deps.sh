@@ -11,11 +11,12 @@ set -eu
 rust_minimum=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml")
 
 # What the packages below are wanted for; one that is not here makes us install.
-commands="libvirtd virsh qemu-system-x86_64 qemu-img qemu-io qemu-nbd sshd ssh ssh-keygen openssl nc cc as ld pkg-config curl script"
+commands="libvirtd virsh qemu-system-x86_64 qemu-img qemu-io qemu-nbd sshd ssh ssh-keygen openssl nc cc as ld pkg-config curl script
+    /usr/bin/time"
 drivers="qemu storage network nodedev interface secret nwfilter"
 packages="libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients libvirt-dev qemu-system-x86 qemu-utils qemu-block-extra
     seabios openssh-server openssh-client openssl netcat-openbsd gcc libc6-dev binutils pkg-config curl ca-certificates
-    bsdutils bsdextrautils"
+    bsdutils bsdextrautils time"
 # Newer libvirts have a package for each driver; older ones have all of them in libvirt-daemon.
 split_packages="libvirt-daemon-driver-storage libvirt-daemon-driver-network libvirt-daemon-driver-nodedev
     libvirt-daemon-driver-interface libvirt-daemon-driver-secret libvirt-daemon-driver-nwfilter"

@@ -167,7 +167,11 @@ impl Driver {
 async fn to_the_end(engine: &Engine, key: &Key, stop: &CancellationToken) -> Ending {
     let mut failures = 0;
     while !stop.is_cancelled() {
-        let wait = match engine.step(key).await {
+        let step = engine.step(key).await;
+        if step.is_ok() {
+            failures = 0;
+        }
+        let wait = match step {
             Ok(Next::Now) => Duration::ZERO,
             Ok(Next::After(wait)) => wait,
             Ok(Next::Done(phase)) => return Ending::Done(phase),

@@ -12,8 +12,16 @@ use crate::lock::Lock;
 /// The layout of this version.
 const FORMAT: &str = "vmferry state 1";
 
-/// What else than [`FORMAT`] a state directory may hold when a crash hit its making.
-const OURS: [&str; 6] = ["lock", "migrations", "virtualmachines", "providers", "events", "run"];
+/// What a state directory may hold when a crash hit its making.
+const OURS: [&str; 7] = [
+    "format",
+    "lock",
+    "migrations",
+    "virtualmachines",
+    "providers",
+    "events",
+    "run",
+];
 
 /// A state directory.
 #[derive(Debug)]
@@ -96,7 +104,7 @@ impl StateDir {
 
     fn mark(&self) -> Result<(), Error> {
         let path = self.root.join("format");
-        if path.exists() {
+        if fs::read_to_string(&path).is_ok_and(|text| text.trim() == FORMAT) {
             return Ok(());
         }
         fs::write(&path, format!("{FORMAT}\n")).map_err(|error| error::io("write", &path, error))?;
@@ -128,10 +136,8 @@ fn refuse_foreign(root: &Path) -> Result<(), Error> {
     let marker = root.join("format");
     match fs::read_to_string(&marker) {
         Ok(text) if text.trim() == FORMAT => return Ok(()),
-        // Torn by a crash while it was first written.
-        Ok(text) if FORMAT.starts_with(text.trim()) => {
-            return fs::remove_file(&marker).map_err(|error| error::io("remove", &marker, error));
-        }
+        // Torn by a crash while it was first written: whoever works here next writes it again.
+        Ok(text) if FORMAT.starts_with(text.trim()) => {}
         Ok(text) => {
             let found: String = text.trim().chars().take(40).collect();
             return refuse(format!(

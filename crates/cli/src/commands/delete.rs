@@ -9,6 +9,7 @@ use vmferry_engine::Config;
 use vmferry_engine::port::{Clock, Store};
 use vmferry_local::{LocalStore, Record};
 
+use super::on_disk;
 use super::run::summarize;
 use crate::args::Delete;
 use crate::clock::SystemClock;
@@ -21,7 +22,7 @@ use crate::wiring::Wiring;
 /// Deletes migrations: the engine removes what they made, then they disappear.
 pub async fn delete(args: Delete) -> Result<Code, Failure> {
     let reporter = output::reporter(args.output);
-    let store = Arc::new(args.state.open(output::observer(&reporter))?);
+    let store = Arc::new(on_disk(|| args.state.open(output::observer(&reporter)))?);
     let records = args
         .names
         .iter()
@@ -71,7 +72,7 @@ async fn know_secrets(store: &LocalStore, record: &Record, paths: &[PathBuf]) ->
             "VMMigration {key} needs Secret {names} to clean up, and its manifests came from standard input; {hint}"
         )));
     }
-    let input = input::read(paths).map_err(|mut failure| {
+    let input = on_disk(|| input::read(paths)).map_err(|mut failure| {
         failure.messages.push(hint.clone());
         failure
     })?;

@@ -28,6 +28,11 @@ pub fn dispatch(command: Command) -> Result<Code, Failure> {
     }
 }
 
+/// Reads or writes files from a command that waits for things, without holding up what else its thread has to do.
+fn on_disk<T>(work: impl FnOnce() -> T) -> T {
+    tokio::task::block_in_place(work)
+}
+
 /// Runs a command that waits for things.
 fn wait_for(command: impl Future<Output = Result<Code, Failure>>) -> Result<Code, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -9,6 +9,7 @@ use vmferry_engine::Config;
 use vmferry_engine::port::Clock;
 use vmferry_local::LocalStore;
 
+use super::on_disk;
 use crate::args::{Run, Verify};
 use crate::clock::SystemClock;
 use crate::drive::{Driven, Driver, Ending, Stop};
@@ -19,15 +20,15 @@ use crate::wiring::Wiring;
 
 /// Runs all migrations of the manifests to their end.
 pub async fn run(args: Run) -> Result<Code, Failure> {
-    let input = input::read(&args.files.paths)?;
+    let input = on_disk(|| input::read(&args.files.paths))?;
     if input.manifests.migrations.is_empty() {
         return Err(Failure::bad_input(
             "the manifests declare no VMMigration: there is nothing to run",
         ));
     }
     let reporter = output::reporter(args.output);
-    let store = Arc::new(args.state.open(output::observer(&reporter))?);
-    let keys = take_up(&store, &input)?;
+    let store = Arc::new(on_disk(|| args.state.open(output::observer(&reporter)))?);
+    let keys = on_disk(|| take_up(&store, &input))?;
     let connector = Arc::new(Wiring::new(store.dir().runtime()));
     let driver = Driver::new(
         &store,

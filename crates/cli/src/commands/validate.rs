@@ -7,6 +7,7 @@ use vmferry_api::{Key, Phase};
 use vmferry_engine::port::Store;
 use vmferry_engine::{Config, Engine, Next, Ports};
 
+use super::on_disk;
 use crate::args::Validate;
 use crate::clock::SystemClock;
 use crate::exit::{Code, Failure};
@@ -17,11 +18,11 @@ use crate::wiring::Wiring;
 
 /// Checks manifests; with `--connect` also what they speak of.
 pub async fn validate(args: Validate) -> Result<Code, Failure> {
-    let manifests = input::read(&args.files.paths)?.manifests;
+    let manifests = on_disk(|| input::read(&args.files.paths))?.manifests;
     if manifests.is_empty() {
         return Err(Failure::bad_input("the manifests declare nothing"));
     }
-    let missing = manifests.missing_references(manifests.migrations.keys(), &args.state.look()?);
+    let missing = manifests.missing_references(manifests.migrations.keys(), &on_disk(|| args.state.look())?);
     if !missing.is_empty() {
         return Err(Failure::all_bad(missing));
     }
