@@ -4,6 +4,8 @@
 # Installs what is missing, builds vmferry, starts two hosts in system mode (B reached by ssh), makes a small Linux guest that
 # runs on A, applies the manifests of examples/demo/, and ends with what the guest says on B's serial console. Everything is
 # written to a folder in the cache, and is gone at the end, however it ends.
+#
+#   demo.sh [BINARY]    with a binary, nothing is installed or built
 set -eu
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -27,13 +29,33 @@ await_host() {
     done
 }
 
+# Runs a command as whoever is logged in at host A would: in A's namespaces, where /run/libvirt is A's own.
+on_a() {
+    for process in /proc/[0-9]*; do
+        if [ "$(readlink "$process/ns/pid" 2>/dev/null)" = "$(cat "$work/a/pid-namespace")" ]; then
+            nsenter --mount --pid --target "${process#/proc/}" -- "$@"
+            return
+        fi
+    done
+    die "host A has no process"
+}
+
 uri() { echo "qemu+unix:///system?socket=$work/$1/run/libvirt-sock"; }
 
 # The first line with TEXT on the serial console of a guest: console HOST GUEST TEXT. `virsh console` wants a terminal, which
 # script(1) gives it.
 console() {
-    sleep 90 | timeout 90 script -qfc "virsh -q -c '$(uri "$1")' console --force '$2'" /dev/null 2>/dev/null |
-        tr -d '\r' | grep -a -m 1 "$3"
+    rm -f "$work/keyboard"
+    mkfifo "$work/keyboard"
+    : >"$work/console"
+    # Opened for both, so that it neither blocks nor ends.
+    timeout 90 script -qfc "virsh -q -c '$(uri "$1")' console --force '$2'" /dev/null <>"$work/keyboard" \
+        >"$work/console" 2>/dev/null 8>&- 9>&- &
+    listener=$!
+    until grep -aq "$3" "$work/console" || ! kill -0 "$listener" 2>/dev/null; do sleep 0.2; done
+    kill "$listener" 2>/dev/null || true
+    wait "$listener" || true
+    grep -a -m 1 "$3" "$work/console" | tr -d '\r'
 }
 
 # A file with each ${NAME} in it replaced by the variable NAME.
@@ -51,11 +73,19 @@ clean_up() {
     rm -rf "$work"
 }
 
-"$root/scripts/deps.sh"
-
-say "building vmferry"
-(cd "$root" && cargo build --release --quiet -p vmferry)
-vmferry=${CARGO_TARGET_DIR:-$root/target}/release/vmferry
+vmferry=${1:-}
+if [ -z "$vmferry" ]; then
+    "$root/scripts/deps.sh"
+    say "building vmferry"
+    (cd "$root" && cargo build --release --quiet -p vmferry)
+    vmferry=${CARGO_TARGET_DIR:-$root/target}/release/vmferry
+    "$root/scripts/guest.sh" --parts
+fi
+vmferry=$(realpath "$vmferry")
+if [ "$(id -u)" != 0 ]; then
+    say "going on as root, which libvirt hosts in system mode need"
+    exec sudo env "XDG_CACHE_HOME=${cache%/*}" "$0" "$vmferry"
+fi
 
 mkdir -p "$cache"
 work=$(mktemp -d "$cache/demo.XXXXXX")
@@ -83,9 +113,9 @@ virsh -q -c "$(uri a)" define "$work/guest.xml"
 virsh -q -c "$(uri a)" start traveller
 echo "on A's console: $(console a traveller "GUEST-BOOT marker=$marker")"
 
-say "moving it: vmferry run -f examples/demo/ (placeholders filled in)"
+say "moving it, from host A: vmferry run -f examples/demo/ (its placeholders filled in)"
 STAGING_PATH=$work/staging
-HOST_A_URI=$(uri a)
+HOST_A_URI=qemu:///system
 HOST_B_URI=qemu+ssh://root@$net.12:2222/system
 export STAGING_PATH HOST_A_URI HOST_B_URI
 mkdir "$work/staging" "$work/manifests"
@@ -93,7 +123,7 @@ for manifest in "$root"/examples/demo/*.yaml; do
     (umask 077 && HOST_B_KEY_BASE64=$(base64 -w 0 "$work/b/ssh/id") \
         HOST_B_KNOWN_HOSTS_BASE64=$(base64 -w 0 "$work/b/ssh/known_hosts") fill "$manifest" >"$work/manifests/$(basename "$manifest")")
 done
-"$vmferry" run -f "$work/manifests" --state "$work/state" --verify readback 8>&- 9>&-
+on_a "$vmferry" run -f "$work/manifests" --state "$work/state" --verify readback 8>&- 9>&-
 
 say "arrived"
 virsh -q -c "$(uri b)" list --all

@@ -1,39 +1,59 @@
 #!/bin/sh
 # Makes a small Linux guest: a raw disk image that boots by itself, made without root and without loop devices.
 #
-#   guest.sh OUT MIB MARKER [NOISE_MIB]
+#   guest.sh OUT MIB MARKER [NOISE_MIB [agent]]
+#   guest.sh --parts                      only downloads what guests are made of
 #
 # MBR, a FAT partition with syslinux, Debian's cloud kernel and an initramfs, and an ext4 root with busybox. It prints
 # `GUEST-BOOT marker=<MARKER> boots=<N> …` on the first serial port when it is up and about once a second thereafter (a
 # console may be opened late), writes two ordered counters to files for ever (/data/b never ahead of /data/a), and
-# powers off when ACPI tells it to. NOISE_MIB of random data come along in /data/noise.
+# powers off when ACPI tells it to. NOISE_MIB of random data come along in /data/noise. With `agent`, the QEMU guest agent
+# runs in it, on the channel org.qemu.guest_agent.0; a freeze takes as many seconds as /run/slow says, where it is there.
 #
 # The parts are Debian packages, downloaded into the cache and unpacked there, not installed.
 set -eu
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-out=${1:?guest.sh OUT MIB MARKER [NOISE_MIB]} size=${2:?no size} marker=${3:?no marker} noise=${4:-0}
-parts=$cache/guest/parts
+if [ "${1:-}" != --parts ]; then : "${3:?guest.sh OUT MIB MARKER [NOISE_MIB [agent]] | --parts}"; fi
+out=$1 size=${2:-} marker=${3:-} noise=${4:-0} agent=${5:-}
+parts=$cache/guest/parts agent_parts=$cache/guest/agent
 
-# Names of the modules that a disk or a power button may need, in the order in which they are loaded.
+# Names of the modules that a disk, a power button or a channel may need, in the order in which they are loaded.
 modules="drivers/virtio/virtio_ring drivers/virtio/virtio drivers/virtio/virtio_pci_modern_dev
     drivers/virtio/virtio_pci_legacy_dev drivers/virtio/virtio_pci drivers/block/virtio_blk drivers/acpi/button
     drivers/input/evdev drivers/scsi/scsi_common drivers/scsi/scsi_mod drivers/scsi/sd_mod drivers/ata/libata
-    drivers/ata/ata_piix drivers/ata/libahci drivers/ata/ahci drivers/scsi/virtio_scsi"
+    drivers/ata/ata_piix drivers/ata/libahci drivers/ata/ahci drivers/scsi/virtio_scsi drivers/char/virtio_console"
 
-fetch_parts() {
-    have apt-get || die "the Linux guest is made of Debian packages, and there is no apt-get"
-    say "downloading a kernel and busybox for the guest into $cache/guest (once)"
-    mkdir -p "$cache/guest"
+# Downloads packages and unpacks them: fetch FOLDER PACKAGE…
+fetch() {
+    folder=$1
+    shift
     # Made under another name and renamed when whole, since two tests may come here at once.
     fresh=$(mktemp -d "$cache/guest/fresh.XXXXXX")
-    [ -n "$(find /var/lib/apt/lists -name '*Packages*' 2>/dev/null | head -n 1)" ] || as_root apt-get -qq update
-    kernel=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
-    (cd "$fresh" && apt-get -qq -o APT::Sandbox::User="$(id -un)" download "$kernel" busybox-static syslinux syslinux-common \
-        mtools dosfstools fdisk libfdisk1 libsmartcols1 cpio)
+    (cd "$fresh" && apt-get -qq -o APT::Sandbox::User="$(id -un)" download "$@")
     for package in "$fresh"/*.deb; do dpkg -x "$package" "$fresh"; rm "$package"; done
-    mv -T "$fresh" "$parts" 2>/dev/null || rm -rf "$fresh"
+    mv -T "$fresh" "$folder" 2>/dev/null || rm -rf "$fresh"
+}
+
+prepare_to_fetch() {
+    have apt-get || die "the Linux guest is made of Debian packages, and there is no apt-get"
+    say "downloading $1 for the guest into $cache/guest (once)"
+    mkdir -p "$cache/guest"
+    [ -n "$(find /var/lib/apt/lists -name '*Packages*' 2>/dev/null | head -n 1)" ] || as_root apt-get -qq update
+}
+
+fetch_parts() {
+    prepare_to_fetch "a kernel and busybox"
+    kernel=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
+    fetch "$parts" "$kernel" busybox-static syslinux syslinux-common mtools dosfstools fdisk libfdisk1 libsmartcols1 cpio
+}
+
+# The agent and all libraries that it may need.
+fetch_agent() {
+    prepare_to_fetch "the guest agent"
+    # shellcheck disable=SC2046 # Words, not one word.
+    fetch "$agent_parts" $(apt-cache depends --recurse --important --no-pre-depends qemu-guest-agent | grep '^[a-z]')
 }
 
 make_initramfs() {
@@ -83,6 +103,7 @@ echo "$boots" >/data/boots; $b sync
 device=$($b awk '$2 == "/" { print $1 }' /proc/mounts)
 greet() { echo "GUEST-BOOT marker=$($b cat /etc/marker) boots=$boots root=$device kernel=$($b uname -r)"; }
 $b acpid -d -c /etc/acpi >/dev/null 2>&1 &
+[ ! -e /sbin/agent ] || /sbin/agent &
 n=$($b cat /data/a 2>/dev/null || echo 0)
 while :; do
     [ $((n % 10)) = 0 ] && greet
@@ -92,7 +113,35 @@ while :; do
 done
 INIT
     chmod +x "$work/root/sbin/init" "$work/root/etc/acpi/PWRF/00000080"
+    [ "$agent" != agent ] || add_agent
     [ "$noise" = 0 ] || head -c "${noise}M" /dev/urandom >"$work/root/data/noise"
+}
+
+# Puts the agent into the root, with the libraries that its own loader finds among the parts.
+add_agent() {
+    libraries=$work/root/lib/x86_64-linux-gnu
+    mkdir -p "$work/root/run" "$work/root/lib64" "$libraries"
+    loader=$(find "$agent_parts/lib64" "$agent_parts/usr/lib64" -name ld-linux-x86-64.so.2 2>/dev/null | head -n 1)
+    cp -L "$loader" "$work/root/lib64/"
+    cp "$agent_parts/usr/sbin/qemu-ga" "$work/root/bin/"
+    "$loader" --library-path "$agent_parts/lib/x86_64-linux-gnu:$agent_parts/usr/lib/x86_64-linux-gnu" --list \
+        "$agent_parts/usr/sbin/qemu-ga" | awk '$2 == "=>" && $3 ~ /^\// { print $3 }' |
+        while read -r library; do cp -L "$library" "$libraries/"; done
+    cat >"$work/root/sbin/agent" <<'AGENT'
+#!/bin/sh
+b=/bin/busybox
+$b mount -t tmpfs run /run
+for port in /sys/class/virtio-ports/*; do
+    [ "$($b cat "$port/name")" != org.qemu.guest_agent.0 ] || device=/dev/${port##*/}
+done
+exec qemu-ga -m virtio-serial -p "$device" -t /run -f /run/qemu-ga.pid -F/sbin/freeze-hook
+AGENT
+    cat >"$work/root/sbin/freeze-hook" <<'HOOK'
+#!/bin/sh
+b=/bin/busybox
+[ "$1" != freeze ] || [ ! -e /run/slow ] || $b sleep "$($b cat /run/slow)"
+HOOK
+    chmod +x "$work/root/sbin/agent" "$work/root/sbin/freeze-hook"
 }
 
 # Sector 2048: 24 MiB FAT16 with the boot loader; from sector 51200 to the end: ext4.
@@ -121,6 +170,8 @@ CONF
 }
 
 [ -d "$parts" ] || fetch_parts
+[ "$out" != --parts ] || exit 0
+[ "$agent" != agent ] || [ -d "$agent_parts" ] || fetch_agent
 kernel_version=$(ls "$parts/lib/modules")
 PATH=$parts/sbin:$parts/usr/sbin:$parts/usr/bin:$parts/bin:$PATH
 LD_LIBRARY_PATH=$parts/lib/x86_64-linux-gnu:$parts/usr/lib/x86_64-linux-gnu

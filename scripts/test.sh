@@ -6,6 +6,12 @@ set -eu
 
 "$root/scripts/deps.sh" nextest
 cd "$root"
+if [ "$(id -u)" != 0 ]; then
+    say "the tests run as root, by sudo: libvirt hosts in system mode need it"
+    # Read by cargo and nextest alike: what starts a test program.
+    triple=$(rustc -vV | sed -n 's/^host: //p' | tr a-z- A-Z_)
+    export "CARGO_TARGET_${triple}_RUNNER=sudo -E"
+fi
 say "running the tests"
 cargo nextest run --workspace "$@"
 if [ $# = 0 ]; then

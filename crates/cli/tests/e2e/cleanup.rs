@@ -58,11 +58,12 @@ fn a_snapshot_stays_when_it_is_to() {
         lab.ferry.record("m").status("snapshotId").contains(snapshot),
         "{snapshot}"
     );
+    let own_record = format!("a file home/libvirt/qemu/checkpoint/traveller/{snapshot}.xml");
     let kept = [
         format!("a checkpoint traveller {snapshot}"),
         format!("a bitmap pool/traveller-0.qcow2 {snapshot}"),
     ];
-    lab.assert_arrived_and(&before, &["arrived"], &[&kept[0], &kept[1]]);
+    lab.assert_arrived_and(&before, &["arrived"], &[&kept[0], &kept[1], &own_record]);
 }
 
 #[test]
@@ -70,11 +71,8 @@ fn the_source_goes_when_it_is_to_after_the_target_stands() {
     for running in [true, false] {
         let lab = Lab::session();
         let spec = GuestSpec::small("traveller").disk(DiskSpec::raw(16 * MIB));
-        let boots = if running {
-            lab.board(&spec).counters().boots
-        } else {
-            lab.a.define(&spec).counters().boots
-        };
+        let source = if running { lab.board(&spec) } else { lab.a.define(&spec) };
+        let boots = source.boots();
         lab.a.define(&GuestSpec::small("bystander"));
         let before = lab.look();
         let crossing = lab

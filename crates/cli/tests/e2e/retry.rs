@@ -21,7 +21,7 @@ fn a_host_that_comes_back_ends_the_retries() {
     let proxy = Proxy::to(&tcp_authority(&lab.b.tcp_uri()), false);
     let endpoint = format!("qemu+tcp://127.0.0.1:{}/system", proxy.port());
     let before = lab.look();
-    let policy = json!({ "maxAttempts": 5, "backoffDuration": "1s", "maxBackoffDuration": "1s" });
+    let policy = json!({ "maxAttempts": 20, "backoffDuration": "1s", "maxBackoffDuration": "1s" });
     let crossing = lab
         .crossing("traveller")
         .ssh("a", &lab.a)
@@ -32,7 +32,6 @@ fn a_host_that_comes_back_ends_the_retries() {
         record.status("retryAttempts") == "1"
     });
     assert!(!record.status("lastRetryTime").is_empty());
-    lab.assert_nothing_left(&before);
     proxy.open();
     ran.end().ready();
 

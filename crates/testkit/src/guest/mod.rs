@@ -185,6 +185,16 @@ impl Guest<'_> {
         u32::from_str_radix(digits, 16).must(format!("read {line}"))
     }
 
+    /// How often it booted: what it says where it runs, else what its disk says.
+    #[track_caller]
+    pub fn boots(&self) -> u32 {
+        if self.state() == "running" {
+            self.await_greeting()
+        } else {
+            self.counters().boots
+        }
+    }
+
     /// The state that libvirt gives: `running`, `shut off`, …
     #[track_caller]
     pub fn state(&self) -> String {

@@ -121,11 +121,7 @@ impl Arrival<'_> {
         let mut guest = self.guest.clone();
         guest.marker.clone_from(&source.marker);
         let boots = guest.await_greeting();
-        assert_eq!(
-            boots,
-            source.counters().boots + 1,
-            "the target's boots follow the source's"
-        );
+        assert_eq!(boots, source.boots() + 1, "the target's boots follow the source's");
         guest.destroy();
         let counters = guest.counters();
         counters.assert_consistent();

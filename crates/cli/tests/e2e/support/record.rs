@@ -28,7 +28,11 @@ impl Record {
     /// Reads it; none while there is none.
     pub fn read(state: &Path, name: &str) -> Option<Self> {
         files_below(&state.join("migrations")).iter().find_map(|file| {
-            // A file that is being replaced is there under another name as well.
+            // A file that is being replaced is there under a hidden name as well, and that one does not count yet.
+            let name_of_file = file.file_name()?.to_str()?;
+            if name_of_file.starts_with('.') {
+                return None;
+            }
             let value: Value = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
             (value["migration"]["metadata"]["name"] == name).then(|| Self(value["migration"].clone()))
         })
