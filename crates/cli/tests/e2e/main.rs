@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is how to fail")]
 
+mod bounds;
 mod cleanup;
 mod connections;
 mod crossing;

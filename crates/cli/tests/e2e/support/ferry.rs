@@ -153,6 +153,16 @@ impl Ran {
         }
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it has not ended yet.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// What it has said so far.
     pub fn text(&self) -> String {
         fs::read_to_string(&self.log).unwrap()

@@ -6,7 +6,7 @@ mod manifest;
 mod proxy;
 mod record;
 
-pub use ferry::Ferry;
+pub use ferry::{Ferry, Ran};
 pub use lab::Lab;
 pub use manifest::Crossing;
 pub use proxy::Proxy;
