@@ -13,6 +13,8 @@ rust_minimum=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml")
 # What the packages below are wanted for; one that is not here makes us install.
 commands="libvirtd virsh qemu-system-x86_64 qemu-img qemu-io qemu-nbd sshd ssh ssh-keygen openssl nc cc as ld pkg-config curl script
     /usr/bin/time"
+# A host of ours sees folders of its own here, which not every libvirt package makes.
+mount_points="/etc/libvirt /var/lib/libvirt /var/cache/libvirt /var/log/libvirt"
 drivers="qemu storage network nodedev interface secret nwfilter"
 packages="libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients libvirt-dev qemu-system-x86 qemu-utils qemu-block-extra
     seabios openssh-server openssh-client openssl netcat-openbsd gcc libc6-dev binutils pkg-config curl ca-certificates
@@ -27,6 +29,7 @@ missing() {
         set -- /usr/lib/*/libvirt/connection-driver/libvirt_driver_"$driver".so
         [ -e "$1" ] || printf 'libvirt-driver-%s ' "$driver"
     done
+    for folder in $mount_points; do [ -d "$folder" ] || printf '%s ' "$folder"; done
     if have pkg-config && ! pkg-config --exists libvirt; then printf 'libvirt-dev '; fi
 }
 
@@ -65,8 +68,13 @@ install_packages() {
     if ! have sshd && have systemctl; then quietly_installed=true; fi
     keep_services_off
     # shellcheck disable=SC2086 # Words, not one word.
-    apt_get install "$@" $packages >/dev/null || { services_may_start; die "apt could not install the packages"; }
+    if ! said=$(apt_get install "$@" $packages 2>&1); then
+        services_may_start
+        die "apt could not install the packages: $said"
+    fi
     services_may_start
+    # shellcheck disable=SC2086 # Words, not one word.
+    as_root mkdir -p $mount_points
     # We want the program, not a server that the next boot starts.
     if $quietly_installed; then as_root systemctl disable --quiet ssh.service ssh.socket 2>/dev/null || true; fi
     left=$(missing)

@@ -34,6 +34,8 @@ start_system() {
     mount --bind "$dir/etc" /etc/libvirt
     for state in lib cache log; do mount --bind "$dir/var/$state" "/var/$state/libvirt"; done
     mount --bind "$dir/ssh/shadow" /etc/shadow
+    mount --bind "$dir/etc/passwd" /etc/passwd
+    mount --bind "$dir/etc/group" /etc/group
     "$(command -v sshd)" -f "$dir/ssh/sshd_config" -E "$dir/log/sshd" </dev/null
     libvirtd --config /etc/libvirt/libvirtd.conf --listen --pid-file /run/libvirtd.pid </dev/null >"$dir/log/libvirtd" 2>&1 &
     await test -S "$dir/run/libvirt-sock"

@@ -14,7 +14,7 @@
 #
 # All processes live in a pid namespace of their own whose init waits for the end of standard input: closing the pipe, or the
 # death of whoever holds its other end, however it dies, kills libvirtd, sshd and all guests at once, and DIR is removed.
-# A private mount namespace keeps the machine's own /run/libvirt, /etc/libvirt, /var/lib/libvirt and /etc/shadow out of it.
+# A private mount namespace keeps the machine's own /run/libvirt, /etc/libvirt, /var/lib/libvirt and users out of it.
 set -eu
 
 kind=${1:?host.sh session|system DIR [ADDRESS]} dir=${2:?no DIR} address=${3:-}
@@ -63,7 +63,16 @@ namespaces = []
 cgroup_controllers = []
 remember_owner = 0
 CONF
+    # Some libvirts insist on a user and a group that only the package `libvirt-daemon-system` makes: known here only.
+    with_entry /etc/passwd "libvirt-qemu:x:64055:64055::/nonexistent:/usr/sbin/nologin" >"$dir/etc/passwd"
+    with_entry /etc/group "libvirt-qemu:x:64055:" >"$dir/etc/group"
     prepare_ssh
+}
+
+# The users or groups of FILE, and one more where its name is not among them: with_entry FILE LINE.
+with_entry() {
+    cat "$1"
+    grep -q "^${2%%:*}:" "$1" || echo "$2"
 }
 
 prepare_ssh() {
