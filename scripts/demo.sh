@@ -54,7 +54,7 @@ console() {
     listener=$!
     until grep -aq "$3" "$work/console" || ! kill -0 "$listener" 2>/dev/null; do sleep 0.2; done
     kill "$listener" 2>/dev/null || true
-    wait "$listener" || true
+    wait "$listener" 2>/dev/null || true
     grep -a -m 1 "$3" "$work/console" | tr -d '\r'
 }
 
