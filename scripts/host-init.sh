@@ -18,6 +18,8 @@ await() {
 readlink /proc/self/ns/pid >"$dir/pid-namespace"
 
 start_session() {
+    # Who opens a console leaves a lock file here, which outlives a host that is killed and would lock out the next one.
+    mount -t tmpfs -o mode=1777 tmpfs "$(realpath /var/lock)"
     as_nobody=
     if [ "$(id -u)" = 0 ]; then as_nobody="setpriv --reuid=nobody --regid=nogroup --clear-groups"; fi
     # shellcheck disable=SC2086 # Words, not one word.
