@@ -2,6 +2,7 @@
 #![cfg(feature = "libvirt")]
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod agent;
 mod connect;
 mod delete;
 mod offline;

@@ -197,6 +197,14 @@ impl GuestSpec {
         self
     }
 
+    /// With the channel of the QEMU guest agent.
+    #[must_use]
+    pub fn agent(mut self) -> Self {
+        self.extra_devices
+            .push_str("<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>");
+        self
+    }
+
     /// With one more network interface.
     #[must_use]
     pub fn nic(mut self, nic: NicSpec) -> Self {

@@ -14,7 +14,7 @@ pub(in crate::libvirt) fn fault(action: &'static str, object: impl Into<String>,
 /// The kind by libvirt's error number ([virErrorNumber](https://libvirt.org/html/libvirt-virterror.html#virErrorNumber)).
 ///
 /// Where one number stands for several things, the message decides: libvirt has had these words for many years.
-pub(super) fn kind(error: &VirtError) -> Kind {
+pub(in crate::libvirt) fn kind(error: &VirtError) -> Kind {
     match error.code().to_raw() {
         sys::VIR_ERR_NO_DOMAIN
         | sys::VIR_ERR_NO_NETWORK

@@ -5,5 +5,5 @@ mod fault;
 mod handle;
 
 pub(in crate::libvirt) use endpoint::{Address, Endpoint, Mode, Transport};
-pub(in crate::libvirt) use fault::fault;
+pub(in crate::libvirt) use fault::{fault, kind};
 pub(in crate::libvirt) use handle::Handle;

@@ -8,8 +8,8 @@
 //! release     end the job, remove its files        nothing
 //! ```
 //!
-//! Architecture Invariant: nothing here changes the VM, its definition or its images, but for [`delete`], and but for the
-//! checkpoint that a kept snapshot is.
+//! Architecture Invariant: nothing here changes the VM, its definition or its images, but for [`delete`], for the checkpoint that
+//! a kept snapshot is, and for the moment in which its guest stands still ([`agent`]).
 
 mod agent;
 mod backing;
@@ -19,6 +19,7 @@ mod export;
 mod file;
 mod job;
 mod leftovers;
+mod mark;
 mod offline;
 mod read_ahead;
 mod running;
@@ -109,6 +110,7 @@ async fn offline_state(libvirt: &Libvirt, domain: &Domain) -> Result<Frozen, Err
 }
 
 async fn release(libvirt: &Libvirt, vm: &VmSelector, tag: &str, keep: bool) -> Result<(), Error> {
+    agent::recover(libvirt, vm, Some(tag)).await;
     running::end(libvirt, vm, tag).await?;
     if !keep {
         running::delete_checkpoints(libvirt, vm, tag).await?;

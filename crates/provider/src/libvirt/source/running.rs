@@ -71,6 +71,7 @@ pub(super) async fn frozen(
     vm: &VmSelector,
     tag: &str,
 ) -> Result<Option<Frozen>, Error> {
+    agent::recover(libvirt, vm, Some(tag)).await;
     Ok(match find(libvirt, vm, tag).await? {
         Found::Ours(job) if covers(&job, domain) => Some(Frozen {
             detail: format!("pull-mode backup job {} still holds", job.id),
@@ -88,10 +89,8 @@ pub(super) async fn freeze(
     tag: &str,
     keep: bool,
 ) -> Result<Frozen, Error> {
-    // A crash of ours between freeze and thaw would leave the guest standing still.
-    if domain.agent {
-        agent::thaw(libvirt, vm).await;
-    }
+    // Another's too: if it were still at it, its job would be refused below, or ours there.
+    agent::recover(libvirt, vm, None).await;
     match find(libvirt, vm, tag).await? {
         Found::Ours(job) if covers(&job, domain) => {
             return Ok(Frozen {
@@ -104,15 +103,19 @@ pub(super) async fn freeze(
         Found::None => {}
     }
     let id = StateId::new(tag);
-    let quiesced = if domain.agent {
-        agent::freeze(libvirt, vm).await
+    // What cannot work is found out before the guest stands still for it.
+    let disks = job_disks(domain, &id)?;
+    server(libvirt, domain, &id).await?;
+    let hold = if domain.agent {
+        agent::freeze(libvirt, vm, &id).await
     } else {
-        agent::Quiesced::No("the guest agent is not connected".to_owned())
+        Err(agent::Quiesced::No("the guest agent is not connected".to_owned()))
     };
-    let begun = begin(libvirt, domain, vm, &id, keep).await;
-    if quiesced.may_be_frozen() {
-        agent::thaw(libvirt, vm).await;
-    }
+    let begun = begin(libvirt, domain, vm, &id, disks, keep).await;
+    let quiesced = match hold {
+        Ok(hold) => hold.end(libvirt, vm).await,
+        Err(not) => not,
+    };
     let kept = begun?;
     Ok(Frozen {
         detail: format!("pull-mode backup job {id}, {quiesced}{kept}"),
@@ -162,8 +165,14 @@ fn covers(job: &Job, domain: &Domain) -> bool {
 }
 
 /// Starts the job. What became of the checkpoint, in words.
-async fn begin(libvirt: &Libvirt, domain: &Domain, vm: &VmSelector, id: &StateId, keep: bool) -> Result<String, Error> {
-    let disks = job_disks(domain, id)?;
+async fn begin(
+    libvirt: &Libvirt,
+    domain: &Domain,
+    vm: &VmSelector,
+    id: &StateId,
+    disks: Vec<JobDisk>,
+    keep: bool,
+) -> Result<String, Error> {
     let raw = domain.disks.iter().find(|disk| disk.model.format != ImageFormat::Qcow2);
     let mut kept = match (keep, raw) {
         (false, _) => String::new(),
