@@ -156,6 +156,7 @@ async fn a_guest_with_an_agent_is_frozen_and_never_left_so() {
     a_cancelled_freeze_thaws(&linux, &libvirt, &vm).await;
     what_a_killed_one_froze_is_thawed(&linux, &libvirt, &vm).await;
     what_another_froze_stays_frozen(&linux, &libvirt, &vm).await;
+    a_job_that_starts_late_does_not_hold_the_guest(&linux, &libvirt, &vm).await;
 
     drop(libvirt);
     before.assert_unchanged(&[&linux.host], &[]);
@@ -248,6 +249,39 @@ async fn what_another_froze_stays_frozen(linux: &Linux, libvirt: &Libvirt, vm: &
     assert!(!linux.is_marked());
     linux.host.virsh(["domfsthaw", NAME]);
     linux.assert_thawed();
+}
+
+/// Another job on the VM, which nothing else than reading its output ends, keeps ours from starting.
+async fn a_job_that_starts_late_does_not_hold_the_guest(linux: &Linux, libvirt: &Libvirt, vm: &Vm) {
+    let pipe = linux.host.dir().join("dump");
+    run(Command::new("mkfifo").arg(&pipe));
+    linux.shell("echo 2 >/run/slow");
+    let owner = owner();
+    let stand_in_the_way = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let mut dump = linux.host.virsh_command();
+        let mut dump = dump.args(["dump", "--live", NAME]).arg(&pipe).spawn().unwrap();
+        let mut output = std::fs::File::open(&pipe).unwrap();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert!(linux.is_frozen());
+        // The thread that thaws is another.
+        wait_for("the thaw", Duration::from_secs(14), || {
+            std::thread::sleep(Duration::from_millis(500));
+            (!linux.is_frozen()).then_some(())
+        });
+        std::io::copy(&mut output, &mut std::io::sink()).unwrap();
+        assert!(dump.wait().unwrap().success());
+    };
+    let (frozen, ()) = futures::join!(libvirt.freeze(vm, &owner, false), stand_in_the_way);
+    let frozen = frozen.unwrap();
+    assert!(
+        frozen.detail.contains("the job did not start within 10 s"),
+        "{frozen:?}"
+    );
+    linux.assert_thawed();
+    linux.shell("rm /run/slow");
+    std::fs::remove_file(&pipe).unwrap();
+    release(libvirt).await;
 }
 
 async fn a_late_freeze_thaws(linux: &Linux, libvirt: &Libvirt, vm: &Vm) {
