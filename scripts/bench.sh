@@ -89,11 +89,12 @@ spec:
 YAML
 }
 
-# CPU seconds that the hosts' libvirt daemons have used so far: what vmferry makes them do counts as vmferry's.
+# CPU seconds that the libvirt daemons of our two hosts have used so far: what vmferry makes them do counts as vmferry's.
 daemon_cpu() {
     local ticks=0 pid
     for pid in $(pgrep -x libvirtd); do
-        ticks=$((ticks + $(awk '{print $14 + $15}' "/proc/$pid/stat" 2>/dev/null || echo 0)))
+        grep -qsz "^XDG_RUNTIME_DIR=$work/" "/proc/$pid/environ" || continue
+        ticks=$((ticks + $(awk '{ print $14 + $15 }' "/proc/$pid/stat")))
     done
     awk "BEGIN { print $ticks / $(getconf CLK_TCK) }"
 }

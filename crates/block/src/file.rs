@@ -1,45 +1,29 @@
 //! Files of this machine, read and written past the page cache where that is possible.
 //!
-//! Buffered writes cost some twenty times the processor time of direct ones, so a file is opened twice: for direct I/O,
-//! where the file system takes it, and buffered, for what is not aligned and for the file systems that do not. Both
-//! are the same file, and the kernel keeps them coherent.
-//!
 //! Nothing here blocks an async thread. A call whose future is dropped still runs to its end: it owns its buffer.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek as _, SeekFrom};
-use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{FileExt as _, FileTypeExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use rustix::fs::OFlags;
 
-use crate::buf::ALIGN;
-use crate::{AllocationMap, Buf, ReadAt, workers};
+use crate::{AllocationMap, Buf, DirectFile, ReadAt, workers};
 
 /// A file, or block device, to read.
 #[derive(Debug)]
 pub struct LocalFile {
-    pair: Arc<Pair>,
+    file: Arc<DirectFile>,
     size: u64,
 }
 
 /// A file, or block device, to write at any offset, by several tasks at once.
 #[derive(Debug, Clone)]
 pub struct LocalFileWriter {
-    pair: Arc<Pair>,
-}
-
-/// One file opened buffered and, where the file system takes it, direct.
-#[derive(Debug)]
-struct Pair {
-    buffered: File,
-    direct: Option<File>,
-    /// Set when direct I/O was refused although everything was aligned.
-    refused: AtomicBool,
+    file: Arc<DirectFile>,
 }
 
 impl LocalFile {
@@ -58,14 +42,14 @@ impl LocalFile {
         check_kind(&file)?;
         // Unlike the metadata, this knows the size of a block device, too.
         let size = file.seek(SeekFrom::End(0))?;
-        let pair = Arc::new(Pair::new(file, OpenOptions::new().read(true)));
-        Ok(Self { pair, size })
+        let file = Arc::new(DirectFile::reopen(file, OpenOptions::new().read(true)));
+        Ok(Self { file, size })
     }
 
     /// Which parts of the file are not holes. Where the file system cannot tell, all of it.
     pub async fn data_extents(&self) -> io::Result<AllocationMap> {
-        let (pair, size) = (Arc::clone(&self.pair), self.size);
-        workers::run(move || data_extents(&pair.buffered, size)).await
+        let (file, size) = (Arc::clone(&self.file), self.size);
+        workers::run(move || data_extents(file.buffered(), size)).await
     }
 }
 
@@ -76,10 +60,10 @@ impl ReadAt for LocalFile {
     }
 
     async fn read_at(&self, offset: u64, mut buf: Buf) -> io::Result<Buf> {
-        let pair = Arc::clone(&self.pair);
-        workers::run(move || {
-            pair.read(offset, &mut buf)?;
-            Ok(buf)
+        let file = Arc::clone(&self.file);
+        workers::run(move || match file.read_full(offset, &mut buf)? {
+            all if all == buf.len() => Ok(buf),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
         })
         .await
     }
@@ -110,90 +94,26 @@ impl LocalFileWriter {
 
     fn new(file: File) -> io::Result<Self> {
         check_kind(&file)?;
-        let pair = Pair::new(file, OpenOptions::new().read(true).write(true));
-        Ok(Self { pair: Arc::new(pair) })
+        let file = DirectFile::reopen(file, OpenOptions::new().read(true).write(true));
+        Ok(Self { file: Arc::new(file) })
     }
 
     /// Writes the whole of `buf` at `offset`. Give an `Arc` to keep the buffer for another try.
     pub async fn write_at(&self, offset: u64, buf: impl Into<Arc<Buf>>) -> io::Result<()> {
-        let (pair, buf) = (Arc::clone(&self.pair), buf.into());
-        workers::run(move || pair.write(offset, &buf)).await
+        let (file, buf) = (Arc::clone(&self.file), buf.into());
+        workers::run(move || file.write_all(offset, &buf)).await
     }
 
     /// Cuts the file, or grows it with a hole.
     pub async fn set_len(&self, len: u64) -> io::Result<()> {
-        let pair = Arc::clone(&self.pair);
-        workers::run(move || pair.buffered.set_len(len)).await
+        let file = Arc::clone(&self.file);
+        workers::run(move || file.buffered().set_len(len)).await
     }
 
     /// Waits until all that was written, and the length, is durable.
     pub async fn sync(&self) -> io::Result<()> {
-        let pair = Arc::clone(&self.pair);
-        workers::run(move || pair.buffered.sync_all()).await
-    }
-}
-
-impl Pair {
-    /// The same file a second time, by its descriptor: its path may lead elsewhere by now.
-    fn new(buffered: File, options: &mut OpenOptions) -> Self {
-        let itself = format!("/proc/self/fd/{}", buffered.as_raw_fd());
-        let flags = OFlags::DIRECT.bits().cast_signed();
-        Self {
-            direct: options.custom_flags(flags).open(itself).ok(),
-            buffered,
-            refused: AtomicBool::new(false),
-        }
-    }
-
-    /// Direct for as many bytes as are aligned, buffered for the rest.
-    fn read(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
-        let mut done = 0;
-        if let Some(file) = self.direct(offset, bytes) {
-            let aligned = bytes.len() - bytes.len() % ALIGN;
-            // The last block of the file may be shorter: what is left then is read buffered, or is past the end.
-            while done < aligned && done % ALIGN == 0 {
-                match file.read_at(&mut bytes[done..aligned], offset + done as u64) {
-                    Ok(0) => break,
-                    Ok(n) => done += n,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) if self.refuses(&error) => break,
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        self.buffered.read_exact_at(&mut bytes[done..], offset + done as u64)
-    }
-
-    /// Direct for as many bytes as are aligned, buffered for the rest.
-    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let mut done = 0;
-        if let Some(file) = self.direct(offset, bytes) {
-            let aligned = bytes.len() - bytes.len() % ALIGN;
-            while done < aligned && done % ALIGN == 0 {
-                match file.write_at(&bytes[done..aligned], offset + done as u64) {
-                    Ok(0) => break,
-                    Ok(n) => done += n,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) if self.refuses(&error) => break,
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        self.buffered.write_all_at(&bytes[done..], offset + done as u64)
-    }
-
-    /// The direct file, where it takes these bytes at this offset.
-    fn direct(&self, offset: u64, bytes: &[u8]) -> Option<&File> {
-        let aligned = offset.is_multiple_of(ALIGN as u64) && bytes.as_ptr().addr().is_multiple_of(ALIGN);
-        let file = self.direct.as_ref()?;
-        (aligned && bytes.len() >= ALIGN && !self.refused.load(Ordering::Relaxed)).then_some(file)
-    }
-
-    /// Whether the error says that the file system takes no direct I/O after all; then it is not asked again.
-    fn refuses(&self, error: &io::Error) -> bool {
-        let refused = error.kind() == io::ErrorKind::InvalidInput;
-        self.refused.fetch_or(refused, Ordering::Relaxed);
-        refused
+        let file = Arc::clone(&self.file);
+        workers::run(move || file.buffered().sync_all()).await
     }
 }
 
@@ -245,7 +165,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::{Extent, Pool};
+    use crate::{ALIGN, Extent, Pool};
 
     /// Direct I/O is refused by some file systems; the build directory is on a disk.
     fn folder() -> TempDir {

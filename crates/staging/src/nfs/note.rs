@@ -4,7 +4,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::fault::fault;
-use super::io::File;
+use super::io::{self, errno};
 use super::tree::Tree;
 use crate::{Error, Kind, ObjectKey};
 
@@ -16,10 +16,10 @@ pub(super) fn read(tree: &Tree, key: &ObjectKey) -> Result<Option<String>, Error
         return Ok(None);
     };
     let load = || {
-        let file = File::open(&seat, &file_name(seat.name), OFlags::RDONLY)?;
-        let len = usize::try_from(rustix::fs::fstat(file.handle())?.st_size).unwrap_or(usize::MAX);
+        let file = io::open(&seat, &file_name(seat.name), OFlags::RDONLY)?;
+        let len = usize::try_from(rustix::fs::fstat(file.buffered())?.st_size).unwrap_or(usize::MAX);
         let mut bytes = vec![0; len.min(LONGEST + 1)];
-        let n = file.read_full(&mut bytes, 0)?;
+        let n = file.read_full(0, &mut bytes).map_err(|error| errno(&error))?;
         bytes.truncate(n);
         Ok(bytes)
     };

@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{FileType, OFlags, Stat};
 use rustix::io::Errno;
-use vmferry_block::Buf;
+use vmferry_block::{Buf, DirectFile};
 
 use super::fault::fault;
-use super::io::File;
+use super::io::{self, errno};
 use super::tree::Tree;
 use crate::{Error, Kind, ObjectKey, ObjectMeta};
 
@@ -57,7 +57,7 @@ pub(super) struct OpenObjects(Mutex<Vec<OpenObject>>);
 struct OpenObject {
     key: ObjectKey,
     version: String,
-    file: Arc<File>,
+    file: Arc<DirectFile>,
 }
 
 impl OpenObjects {
@@ -72,9 +72,9 @@ impl OpenObjects {
     ) -> Result<Buf, Error> {
         let file = self.get(tree, key, version)?;
         let n = file
-            .read_full(&mut buf, offset)
-            .map_err(|errno| fault("read", tree.object(key), errno))?;
-        let stat = rustix::fs::fstat(file.handle()).map_err(|errno| fault("read", tree.object(key), errno))?;
+            .read_full(offset, &mut buf)
+            .map_err(|error| fault("read", tree.object(key), errno(&error)))?;
+        let stat = rustix::fs::fstat(file.buffered()).map_err(|errno| fault("read", tree.object(key), errno))?;
         // Asked after the read: what was read before a change is good. A replaced file has no name any more.
         let now = meta_of(&stat);
         if now.version != version || stat.st_nlink == 0 {
@@ -99,19 +99,19 @@ impl OpenObjects {
         self.lock().retain(|object| object.key != *key);
     }
 
-    fn get(&self, tree: &Tree, key: &ObjectKey, version: &str) -> Result<Arc<File>, Error> {
+    fn get(&self, tree: &Tree, key: &ObjectKey, version: &str) -> Result<Arc<DirectFile>, Error> {
         if let Some(file) = self.cached(key, version) {
             return Ok(file);
         }
         let seat = tree
             .find("read", key)?
             .ok_or_else(|| changed(tree, key).detail("it is gone"))?;
-        let file = match File::open(&seat, seat.name, OFlags::RDONLY) {
+        let file = match io::open(&seat, seat.name, OFlags::RDONLY) {
             Ok(file) => Arc::new(file),
             Err(Errno::NOENT) => return Err(changed(tree, key).detail("it is gone")),
             Err(errno) => return Err(fault("read", tree.object(key), errno)),
         };
-        let stat = rustix::fs::fstat(file.handle()).map_err(|errno| fault("read", tree.object(key), errno))?;
+        let stat = rustix::fs::fstat(file.buffered()).map_err(|errno| fault("read", tree.object(key), errno))?;
         if meta_of(&stat).version != version {
             return Err(changed(tree, key).detail("it is not the one that was opened"));
         }
@@ -128,7 +128,7 @@ impl OpenObjects {
         Ok(file)
     }
 
-    fn cached(&self, key: &ObjectKey, version: &str) -> Option<Arc<File>> {
+    fn cached(&self, key: &ObjectKey, version: &str) -> Option<Arc<DirectFile>> {
         let mut open = self.lock();
         let at = open
             .iter()

@@ -4,10 +4,10 @@ use std::fmt;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use vmferry_block::Buf;
+use vmferry_block::{Buf, DirectFile};
 
 use super::fault::fault;
-use super::io::File;
+use super::io::{self, errno};
 use super::object::meta_of;
 use super::tree::{Seat, Tree};
 use crate::{Error, Kind, ObjectKey, ObjectMeta, Part, UploadId, Uploaded};
@@ -87,7 +87,7 @@ pub(super) fn parts(tree: &Tree, key: &ObjectKey, id: &UploadId) -> Result<Uploa
     {
         None | Some(Err(Errno::NOENT)) => Ok(Uploaded::Gone),
         Some(Ok(file)) => {
-            let stat = rustix::fs::fstat(file.handle()).map_err(|errno| fault("look up", tree.object(key), errno))?;
+            let stat = rustix::fs::fstat(file.buffered()).map_err(|errno| fault("look up", tree.object(key), errno))?;
             let whole = stat.st_size.cast_unsigned() == upload.len;
             Ok(if whole { Uploaded::Unlisted } else { Uploaded::Gone })
         }
@@ -118,10 +118,10 @@ pub(super) fn put_part(
         let file = open(&seat, upload, OFlags::WRONLY)?;
         let mut at = offset;
         for piece in pieces {
-            file.write_all(piece, at)?;
+            file.write_all(at, piece).map_err(|error| errno(&error))?;
             at += piece.len() as u64;
         }
-        file.sync_data()
+        rustix::fs::fdatasync(file.buffered())
     };
     match write() {
         Ok(()) => Ok(Part {
@@ -160,8 +160,8 @@ pub(super) fn complete(
 fn finish(seat: &Seat<'_>, upload: Upload) -> Result<ObjectMeta, Errno> {
     let hidden = upload.file_name(seat.name);
     let file = open(seat, upload, OFlags::RDONLY)?;
-    rustix::fs::fsync(file.handle())?;
-    let meta = meta_of(&rustix::fs::fstat(file.handle())?);
+    rustix::fs::fsync(file.buffered())?;
+    let meta = meta_of(&rustix::fs::fstat(file.buffered())?);
     if meta.len != upload.len {
         return Ok(meta);
     }
@@ -203,8 +203,8 @@ fn is_partial(file: &str, name: &str) -> bool {
     is_upload || super::note::is_half_written(rest)
 }
 
-fn open(seat: &Seat<'_>, upload: Upload, flags: OFlags) -> Result<File, Errno> {
-    File::open(seat, &upload.file_name(seat.name), flags)
+fn open(seat: &Seat<'_>, upload: Upload, flags: OFlags) -> Result<DirectFile, Errno> {
+    io::open(seat, &upload.file_name(seat.name), flags)
 }
 
 fn gone(tree: &Tree, key: &ObjectKey, id: &UploadId) -> Error {
