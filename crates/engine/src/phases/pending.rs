@@ -19,7 +19,7 @@ pub(crate) fn act(run: &mut Run) -> BoxFuture<'_, Result<Outcome, Trouble>> {
         if run.status.start_time.is_none() {
             run.status.start_time = Some(run.now());
             label(run).await?;
-            run.status.message = Some("Waiting for a free slot".to_owned());
+            run.status.message = Some("Migration accepted".to_owned());
             return Ok(Outcome::Again);
         }
         let ahead = ahead(run).await?;
