@@ -1,0 +1,7 @@
+//! The VMDK format: VMware's "Virtual Disk Format 5.0".
+//!
+//! A disk is a text descriptor that lists extents: plain files, files with grain tables, zeros. A file with grain tables may
+//! hold the descriptor of a disk of which it is the only extent. A stream-optimized one has compressed grains and is written
+//! front to back.
+
+pub(crate) mod spec;
