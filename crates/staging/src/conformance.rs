@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use vmferry_block::Buf;
 
-use crate::{Error, Kind, ObjectKey, ObjectMeta, Part, StagingStore, UploadId, Uploaded};
+use crate::{Error, Kind, ObjectKey, ObjectMeta, Part, PartBody, StagingStore, UploadId, Uploaded};
 
 /// What the suite needs from the tests of a store.
 #[async_trait]
@@ -85,18 +85,33 @@ impl Sample {
         self.bytes.len() as u64
     }
 
+    /// Begins its upload as one that may become longer than it will.
     async fn begin(&self, store: &dyn StagingStore) -> Result<UploadId, Error> {
-        store.begin(&self.key, self.len(), self.part_size).await
+        let most = self.len() + 3 * self.part_size + 5;
+        store.begin(&self.key, most, self.part_size).await
     }
 
-    /// Puts a part, in two pieces where it is long enough.
+    async fn complete(&self, store: &dyn StagingStore, upload: &UploadId, parts: &[Part]) -> Result<ObjectMeta, Error> {
+        store.complete(&self.key, upload, self.len(), parts).await
+    }
+
+    /// Puts a part, in two pieces where it is long enough; the second one flows.
     async fn put(&self, store: &dyn StagingStore, upload: &UploadId, number: u32) -> Result<Part, Error> {
         let offset = u64::from(number) * self.part_size;
         let end = (offset + self.part_size).min(self.len());
         let part = &self.bytes[offset as usize..end as usize];
         let (front, back) = part.split_at(part.len() / 2 / 4096 * 4096);
-        let pieces = Arc::from([Buf::copy_of(front), Buf::copy_of(back)]);
-        store.put_part(&self.key, upload, number, offset, pieces).await
+        let body = if number == 1 {
+            let (send, pieces) = tokio::sync::mpsc::channel(2);
+            for piece in [front, back] {
+                // There is room for both.
+                let _ = send.try_send(Buf::copy_of(piece));
+            }
+            PartBody::flowing(part.len() as u64, pieces)
+        } else {
+            PartBody::held([Buf::copy_of(front), Buf::copy_of(back)])
+        };
+        store.put_part(&self.key, upload, number, offset, body).await
     }
 
     /// Uploads it in the plain way.
@@ -106,7 +121,7 @@ impl Sample {
         for number in 0..3 {
             parts.push(self.put(store, &upload, number).await?);
         }
-        store.complete(&self.key, &upload, &parts).await
+        self.complete(store, &upload, &parts).await
     }
 
     /// Compares ranges of the object: its start, across parts, at an odd offset, and its tail.
@@ -114,12 +129,18 @@ impl Sample {
         let len = self.bytes.len();
         let part = usize::try_from(self.part_size)?;
         for (offset, n) in [(0, 4096), (part - 4096, 8192), (12_345, 1001), (len - 17, 17), (0, len)] {
-            let buf = store.read(&self.key, version, offset as u64, Buf::alone(n)).await?;
+            let buf = store.read_one(&self.key, version, offset as u64, Buf::alone(n)).await?;
             ensure!(
                 buf[..] == self.bytes[offset..offset + n],
                 "{n} bytes at {offset} differ"
             );
         }
+        let bufs = [4096, 1, 9000].map(Buf::alone);
+        let bufs = store.read(&self.key, version, 4096, bufs.into()).await?;
+        ensure!(
+            bufs.iter().map(|buf| &buf[..]).collect::<Vec<_>>().concat() == self.bytes[4096..4096 + 13_097],
+            "13097 bytes at 4096 in three buffers differ"
+        );
         Ok(())
     }
 }
@@ -142,7 +163,7 @@ async fn whole(subject: &dyn Subject) -> Outcome {
         "the object is there before it is complete"
     );
     let parts = [first?, second?, again?];
-    let meta = store.complete(&sample.key, &upload, &parts).await?;
+    let meta = sample.complete(&*store, &upload, &parts).await?;
     ensure!(
         meta.len == sample.len(),
         "{} bytes instead of {}",
@@ -182,7 +203,7 @@ async fn resume(subject: &dyn Subject) -> Outcome {
     parts.push(sample.put(&*store, &upload, 0).await?);
     parts.push(sample.put(&*store, &upload, 2).await?);
     parts.sort_by_key(|part| part.number);
-    let meta = store.complete(&sample.key, &upload, &parts).await?;
+    let meta = sample.complete(&*store, &upload, &parts).await?;
     sample.compare(&*store, &meta.version).await?;
 
     let store = subject.open();
@@ -258,7 +279,7 @@ async fn bad_parts(subject: &dyn Subject) -> Outcome {
         sample.put(&*store, &upload, 0).await?,
         sample.put(&*store, &upload, 2).await?,
     ];
-    let complete = store.complete(&sample.key, &upload, &parts).await;
+    let complete = sample.complete(&*store, &upload, &parts).await;
     ensure!(complete.is_err(), "completed with a part missing");
     ensure!(
         store.head(&sample.key).await?.is_none(),
@@ -273,21 +294,21 @@ async fn versions(subject: &dyn Subject) -> Outcome {
     let store = subject.open();
     let old = Sample::new(&*store, "suite/version/disk-0.qcow2", 8)?;
     let meta = old.upload(&*store).await?;
-    store.read(&old.key, &meta.version, 0, Buf::alone(4096)).await?;
+    store.read_one(&old.key, &meta.version, 0, Buf::alone(4096)).await?;
     let end = store
-        .read(&old.key, &meta.version, meta.len - 10, Buf::alone(4096))
+        .read_one(&old.key, &meta.version, meta.len - 10, Buf::alone(4096))
         .await;
     ensure!(end.is_err(), "a read past the end succeeds");
 
     let other = subject.open();
     other.delete(&old.key).await?;
-    let kind = kind_of(store.read(&old.key, &meta.version, 4096, Buf::alone(4096)).await);
+    let kind = kind_of(store.read_one(&old.key, &meta.version, 4096, Buf::alone(4096)).await);
     ensure!(kind == Some(Kind::Changed), "reading a deleted object: {kind:?}");
 
     let new = Sample::new(&*store, "suite/version/disk-0.qcow2", 9)?;
     let replaced = new.upload(&*other).await?;
     ensure!(replaced.version != meta.version, "two objects, one version");
-    let kind = kind_of(store.read(&old.key, &meta.version, 0, Buf::alone(4096)).await);
+    let kind = kind_of(store.read_one(&old.key, &meta.version, 0, Buf::alone(4096)).await);
     ensure!(kind == Some(Kind::Changed), "reading a replaced object: {kind:?}");
     new.compare(&*store, &replaced.version).await?;
     store.delete(&new.key).await?;
@@ -341,7 +362,7 @@ async fn absent(subject: &dyn Subject) -> Outcome {
     );
     let kind = kind_of(sample.put(&*store, &nowhere, 0).await);
     ensure!(kind == Some(Kind::UploadGone), "a part of no upload: {kind:?}");
-    let kind = kind_of(store.read(&sample.key, "no-version", 0, Buf::alone(1)).await);
+    let kind = kind_of(store.read_one(&sample.key, "no-version", 0, Buf::alone(1)).await);
     ensure!(
         matches!(kind, Some(Kind::Changed | Kind::NotFound)),
         "reading nothing: {kind:?}"

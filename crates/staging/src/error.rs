@@ -25,6 +25,10 @@ pub enum Kind {
     Untrusted,
     /// A value that was given makes no sense: a path, an endpoint.
     Invalid,
+    /// The store answers in a way that it never should: it lies about a length, or ignores the range that was asked for.
+    Unfit,
+    /// The store asks for patience: too many requests, or overloaded.
+    Busy,
     /// The store is full.
     NoSpace,
     /// The store failed in a way that may pass.
@@ -36,8 +40,12 @@ pub enum Kind {
 impl vmferry_fault::Kind for Kind {
     fn class(self) -> Class {
         match self {
-            Self::UploadGone | Self::Changed | Self::Unreachable | Self::NoSpace | Self::Failed => Class::Retryable,
-            Self::NotFound | Self::NameTaken | Self::Denied | Self::Untrusted | Self::Invalid => Class::Permanent,
+            Self::UploadGone | Self::Changed | Self::Unreachable | Self::Busy | Self::NoSpace | Self::Failed => {
+                Class::Retryable
+            }
+            Self::NotFound | Self::NameTaken | Self::Denied | Self::Untrusted | Self::Invalid | Self::Unfit => {
+                Class::Permanent
+            }
             Self::Bug => Class::Bug,
         }
     }

@@ -8,6 +8,7 @@
 //!
 //! Architecture Invariant: a store never looks into the bytes.
 
+mod body;
 mod error;
 mod key;
 mod port;
@@ -15,6 +16,7 @@ mod port;
 pub mod conformance;
 pub mod nfs;
 
+pub use body::PartBody;
 pub use error::{Error, Kind};
 pub use key::{InvalidKey, ObjectKey};
 pub use port::{ObjectMeta, Part, PartLimits, StagingStore, UploadId, Uploaded};

@@ -1,12 +1,13 @@
 //! The port of this crate.
 
-use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use vmferry_block::Buf;
 
-use crate::{Error, ObjectKey};
+use crate::{Error, Kind, ObjectKey, PartBody};
 
 /// A whole object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +43,9 @@ pub enum Uploaded {
 }
 
 /// What a store asks of parts. All parts of an upload but the last are of one size.
+///
+/// A store that takes few parts at a time but writes each of them with many requests under way loses less of them when a
+/// process is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartLimits {
     /// Smallest size in bytes.
@@ -50,6 +54,8 @@ pub struct PartLimits {
     pub max: u64,
     /// Largest number of parts.
     pub count: u32,
+    /// How many parts may be under way at once, at most.
+    pub in_flight: u32,
 }
 
 /// A staging store.
@@ -64,42 +70,58 @@ pub trait StagingStore: Send + Sync {
     /// What it asks of parts.
     fn limits(&self) -> PartLimits;
 
-    /// Whether it answers, takes the credentials, can be written, and (where it can tell) has room for `need` bytes.
-    async fn check(&self, need: u64) -> Result<(), Error>;
+    /// Whether it answers, takes the credentials, can be written, and (where it can tell) has room for `need` bytes. Leaves
+    /// nothing behind. Gives what is worth telling about it, as short clauses: how an upload is taken up again, say.
+    async fn check(&self, need: u64) -> Result<Vec<String>, Error>;
 
     /// The object, if it exists and is whole.
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, Error>;
 
-    /// Fills the whole of `buf` from `offset` of the object with this version and gives it back.
-    async fn read(&self, key: &ObjectKey, version: &str, offset: u64, buf: Buf) -> Result<Buf, Error>;
+    /// Fills the whole of each of `bufs`, one after another, from `offset` of the object with this version, and gives them
+    /// back. What lies past the end is an error.
+    async fn read(&self, key: &ObjectKey, version: &str, offset: u64, bufs: Vec<Buf>) -> Result<Vec<Buf>, Error>;
 
-    /// Starts an upload of `len` bytes in parts of `part_size`.
-    async fn begin(&self, key: &ObjectKey, len: u64, part_size: u64) -> Result<UploadId, Error>;
+    /// [`read`](Self::read) into one buffer.
+    async fn read_one(&self, key: &ObjectKey, version: &str, offset: u64, buf: Buf) -> Result<Buf, Error> {
+        let read = self.read(key, version, offset, vec![buf]).await?;
+        read.into_iter()
+            .next()
+            .ok_or_else(|| Error::new(Kind::Bug, "read", self.url(key)).detail("the store gave no buffer back"))
+    }
+
+    /// Starts an upload in parts of `part_size`, of `most` bytes or fewer: how many is said on completion.
+    async fn begin(&self, key: &ObjectKey, most: u64, part_size: u64) -> Result<UploadId, Error>;
 
     /// The parts of an upload.
     async fn parts(&self, key: &ObjectKey, upload: &UploadId) -> Result<Uploaded, Error>;
 
-    /// Stores a part, given as consecutive pieces and its offset in the object. Parts may come in parallel, out of order
-    /// and again. When this returns, the part survives the end of this process. The pieces are shared, not lent, so that
-    /// the store may hand them to a thread of its own and the caller may give them again.
+    /// Stores a part whose first byte is at `offset` of the object. All but the last are of the upload's part size. Parts may
+    /// come in parallel, out of order and again. When this returns, the part survives the end of this process.
     async fn put_part(
         &self,
         key: &ObjectKey,
         upload: &UploadId,
         number: u32,
         offset: u64,
-        pieces: Arc<[Buf]>,
+        body: PartBody,
     ) -> Result<Part, Error>;
 
-    /// Makes the object out of its parts, all at once: before, there is no object of this name; afterwards it is whole and
-    /// durable. [`NameTaken`](crate::Kind::NameTaken) where an object of that name exists.
-    async fn complete(&self, key: &ObjectKey, upload: &UploadId, parts: &[Part]) -> Result<ObjectMeta, Error>;
+    /// Makes an object of `len` bytes out of its parts, all at once: before, there is no object of this name; afterwards it is
+    /// whole and durable. [`NameTaken`](crate::Kind::NameTaken) where an object of that name exists.
+    async fn complete(&self, key: &ObjectKey, upload: &UploadId, len: u64, parts: &[Part])
+    -> Result<ObjectMeta, Error>;
 
     /// Ends every upload of this key, if any, and gives its space back.
     async fn abort(&self, key: &ObjectKey) -> Result<(), Error>;
 
     /// Deletes the object, if it exists, and the folders that this leaves empty.
     async fn delete(&self, key: &ObjectKey) -> Result<(), Error>;
+
+    /// A URL from which anybody can read the object for as long as it is `valid`, where the store has such. It is a secret.
+    async fn presigned_url(&self, key: &ObjectKey, valid: Duration) -> Result<Option<SecretString>, Error> {
+        let _ = (key, valid);
+        Ok(None)
+    }
 
     /// The note beside the object, if any.
     async fn note(&self, key: &ObjectKey) -> Result<Option<String>, Error>;

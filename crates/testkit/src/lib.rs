@@ -3,6 +3,7 @@
 //! - [`Host`] is a libvirt daemon of its own, up in a fraction of a second, gone with the test, however the test ends.
 //! - [`GuestSpec`] and [`Guest`] are a VM on a host: usually the micro guest, a boot sector whose two ordered counters prove
 //!   that an image is a point in time.
+//! - [`stores`] are real staging servers, and [`Proxy`] is a way to one that can be cut.
 //! - [`World`] is everything on some hosts and in some folders, so that a test can assert what came and what went.
 //!
 //! A step that fails ends the test: functions here panic with what was tried and what came back, instead of returning errors.
@@ -15,6 +16,8 @@ mod console;
 mod guest;
 mod host;
 pub mod image;
+mod proxy;
+pub mod stores;
 mod wait;
 mod world;
 
@@ -22,6 +25,7 @@ pub use command::{Must, run, try_run};
 pub use guest::micro;
 pub use guest::{Bus, Counters, DiskSpec, Format, Guest, GuestSpec, NicSpec};
 pub use host::{Host, Kind, Ssh};
+pub use proxy::Proxy;
 pub use wait::{poll, wait_for};
 pub use world::{Change, World, files_below};
 

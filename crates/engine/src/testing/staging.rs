@@ -1,11 +1,11 @@
 //! The fake staging store. The engine only checks, discards and asks for addresses; bytes are the executor's.
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
 use vmferry_block::Buf;
 use vmferry_fault::Fault;
-use vmferry_staging::{Error, Kind, ObjectKey, ObjectMeta, Part, PartLimits, StagingStore, UploadId, Uploaded};
+use vmferry_staging::{
+    Error, Kind, ObjectKey, ObjectMeta, Part, PartBody, PartLimits, StagingStore, UploadId, Uploaded,
+};
 
 use super::world::{State, World, is_foreign};
 
@@ -53,11 +53,12 @@ impl StagingStore for Staging {
             min: 1,
             max: 1 << 30,
             count: 10_000,
+            in_flight: 3,
         }
     }
 
-    async fn check(&self, _: u64) -> Result<(), Error> {
-        self.0.call("staging.check", fault, |_| Ok(())).await
+    async fn check(&self, _: u64) -> Result<Vec<String>, Error> {
+        self.0.call("staging.check", fault, |_| Ok(Vec::new())).await
     }
 
     async fn abort(&self, key: &ObjectKey) -> Result<(), Error> {
@@ -79,7 +80,7 @@ impl StagingStore for Staging {
         unreachable!("the engine moves no bytes")
     }
 
-    async fn read(&self, _: &ObjectKey, _: &str, _: u64, _: Buf) -> Result<Buf, Error> {
+    async fn read(&self, _: &ObjectKey, _: &str, _: u64, _: Vec<Buf>) -> Result<Vec<Buf>, Error> {
         unreachable!("the engine moves no bytes")
     }
 
@@ -91,11 +92,11 @@ impl StagingStore for Staging {
         unreachable!("the engine moves no bytes")
     }
 
-    async fn put_part(&self, _: &ObjectKey, _: &UploadId, _: u32, _: u64, _: Arc<[Buf]>) -> Result<Part, Error> {
+    async fn put_part(&self, _: &ObjectKey, _: &UploadId, _: u32, _: u64, _: PartBody) -> Result<Part, Error> {
         unreachable!("the engine moves no bytes")
     }
 
-    async fn complete(&self, _: &ObjectKey, _: &UploadId, _: &[Part]) -> Result<ObjectMeta, Error> {
+    async fn complete(&self, _: &ObjectKey, _: &UploadId, _: u64, _: &[Part]) -> Result<ObjectMeta, Error> {
         unreachable!("the engine moves no bytes")
     }
 

@@ -320,7 +320,7 @@ impl Export<'_> {
     /// Gives the object its name and records that.
     async fn complete(&self, mut journal: Journal, id: &UploadId, parts: &[Part], moved: u64) -> Result<Report, Error> {
         let completed = self.within(async {
-            let completed = self.store.complete(&self.spec.object, id, parts).await;
+            let completed = self.store.complete(&self.spec.object, id, self.plan.len, parts).await;
             completed.map_err(staging("complete", &self.object))
         });
         let meta = completed.await?;

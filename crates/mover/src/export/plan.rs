@@ -86,6 +86,7 @@ mod tests {
         min: 5 << 20,
         max: 5 << 30,
         count: 10_000,
+        in_flight: 3,
     };
 
     #[test]

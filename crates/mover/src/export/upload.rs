@@ -9,7 +9,7 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use vmferry_block::Buf;
-use vmferry_staging::{ObjectKey, Part, StagingStore, UploadId};
+use vmferry_staging::{ObjectKey, Part, PartBody, StagingStore, UploadId};
 
 use super::journal::{HashedPrefix, Journal};
 use super::plan::Plan;
@@ -167,7 +167,7 @@ impl<'a> Upload<'a> {
         let (store, key, id, offset) = (self.store, self.key, self.id, self.plan.start(number));
         let object = self.object.clone();
         Box::pin(async move {
-            let put = store.put_part(key, id, number, offset, pieces).await;
+            let put = store.put_part(key, id, number, offset, PartBody::held(pieces)).await;
             Ended::Put(put.map_err(staging("upload", &object)))
         })
     }

@@ -153,7 +153,7 @@ impl Import {
     async fn chunk(&self, offset: u64, buf: Buf, progress: &Progress) -> Result<Chunk, Error> {
         let read = self
             .store
-            .read(&self.spec.object, &self.meta.version, offset, buf)
+            .read_one(&self.spec.object, &self.meta.version, offset, buf)
             .await;
         let buf = read.map_err(staging("read", &self.object))?;
         progress.alive(buf.len() as u64);

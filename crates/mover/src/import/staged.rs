@@ -33,7 +33,7 @@ impl ReadAt for StagedFile {
         {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let read = self.store.read(&self.key, &self.meta.version, offset, buf).await;
+        let read = self.store.read_one(&self.key, &self.meta.version, offset, buf).await;
         read.map_err(io::Error::other)
     }
 }

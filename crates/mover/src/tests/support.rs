@@ -11,7 +11,7 @@ use vmferry_block::{AllocationMap, Buf, LocalFile, LocalFileWriter};
 use vmferry_image::{Image, ImageFormat, Limits, NoBacking, Source};
 use vmferry_provider::{DiskSink, DiskSource};
 use vmferry_staging::nfs::MountedPath;
-use vmferry_staging::{Error as StagingError, Kind as StagingKind, ObjectKey, ObjectMeta, Part, PartLimits};
+use vmferry_staging::{Error as StagingError, Kind as StagingKind, ObjectKey, ObjectMeta, Part, PartBody, PartLimits};
 use vmferry_staging::{StagingStore, UploadId, Uploaded};
 
 use crate::export::{Tuning, export_tuned};
@@ -281,14 +281,20 @@ impl StagingStore for Faulty {
     fn limits(&self) -> PartLimits {
         self.inner.limits()
     }
-    async fn check(&self, need: u64) -> Result<(), StagingError> {
+    async fn check(&self, need: u64) -> Result<Vec<String>, StagingError> {
         self.inner.check(need).await
     }
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StagingError> {
         self.inner.head(key).await
     }
-    async fn read(&self, key: &ObjectKey, version: &str, offset: u64, buf: Buf) -> Result<Buf, StagingError> {
-        self.inner.read(key, version, offset, buf).await
+    async fn read(
+        &self,
+        key: &ObjectKey,
+        version: &str,
+        offset: u64,
+        bufs: Vec<Buf>,
+    ) -> Result<Vec<Buf>, StagingError> {
+        self.inner.read(key, version, offset, bufs).await
     }
     async fn begin(&self, key: &ObjectKey, len: u64, part_size: u64) -> Result<UploadId, StagingError> {
         self.change(self.inner.begin(key, len, part_size)).await
@@ -302,18 +308,24 @@ impl StagingStore for Faulty {
         upload: &UploadId,
         number: u32,
         offset: u64,
-        pieces: Arc<[Buf]>,
+        body: PartBody,
     ) -> Result<Part, StagingError> {
         // Parts end out of order.
         tokio::time::sleep(std::time::Duration::from_millis(u64::from(number * 7 % 5))).await;
         let put = self
-            .change(self.inner.put_part(key, upload, number, offset, pieces))
+            .change(self.inner.put_part(key, upload, number, offset, body))
             .await?;
         *self.puts.lock().unwrap().entry(number).or_default() += 1;
         Ok(put)
     }
-    async fn complete(&self, key: &ObjectKey, upload: &UploadId, parts: &[Part]) -> Result<ObjectMeta, StagingError> {
-        self.change(self.inner.complete(key, upload, parts)).await
+    async fn complete(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        len: u64,
+        parts: &[Part],
+    ) -> Result<ObjectMeta, StagingError> {
+        self.change(self.inner.complete(key, upload, len, parts)).await
     }
     async fn abort(&self, key: &ObjectKey) -> Result<(), StagingError> {
         self.change(self.inner.abort(key)).await

@@ -22,7 +22,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use vmferry_block::Buf;
 
-use crate::{Error, Kind, ObjectKey, ObjectMeta, Part, PartLimits, StagingStore, UploadId, Uploaded};
+use crate::{Error, Kind, ObjectKey, ObjectMeta, Part, PartBody, PartLimits, StagingStore, UploadId, Uploaded};
 use object::OpenObjects;
 use tree::Tree;
 
@@ -91,11 +91,13 @@ impl StagingStore for MountedPath {
             min: 1 << 20,
             max: 1 << 30,
             count: u32::MAX,
+            in_flight: 1,
         }
     }
 
-    async fn check(&self, need: u64) -> Result<(), Error> {
-        self.blocking("check", LIMIT, move |tree| tree.check(need)).await
+    async fn check(&self, need: u64) -> Result<Vec<String>, Error> {
+        self.blocking("check", LIMIT, move |tree| tree.check(need)).await?;
+        Ok(Vec::new())
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, Error> {
@@ -104,15 +106,24 @@ impl StagingStore for MountedPath {
             .await
     }
 
-    async fn read(&self, key: &ObjectKey, version: &str, offset: u64, buf: Buf) -> Result<Buf, Error> {
+    async fn read(&self, key: &ObjectKey, version: &str, offset: u64, bufs: Vec<Buf>) -> Result<Vec<Buf>, Error> {
         let (key, version, open) = (key.clone(), version.to_owned(), Arc::clone(&self.open));
-        self.blocking("read", LIMIT, move |tree| open.read(tree, &key, &version, offset, buf))
-            .await
+        self.blocking("read", LIMIT, move |tree| {
+            let mut at = offset;
+            let read = |buf: Buf| {
+                let len = buf.len() as u64;
+                let buf = open.read(tree, &key, &version, at, buf)?;
+                at += len;
+                Ok(buf)
+            };
+            bufs.into_iter().map(read).collect()
+        })
+        .await
     }
 
-    async fn begin(&self, key: &ObjectKey, len: u64, part_size: u64) -> Result<UploadId, Error> {
+    async fn begin(&self, key: &ObjectKey, most: u64, part_size: u64) -> Result<UploadId, Error> {
         let key = key.clone();
-        self.blocking("upload", LIMIT, move |tree| upload::begin(tree, &key, len, part_size))
+        self.blocking("upload", LIMIT, move |tree| upload::begin(tree, &key, most, part_size))
             .await
     }
 
@@ -128,20 +139,26 @@ impl StagingStore for MountedPath {
         upload: &UploadId,
         number: u32,
         offset: u64,
-        pieces: Arc<[Buf]>,
+        body: PartBody,
     ) -> Result<Part, Error> {
         let (key, upload) = (key.clone(), upload.clone());
         self.blocking("upload", PART_LIMIT, move |tree| {
-            upload::put_part(tree, &key, &upload, number, offset, &pieces)
+            upload::put_part(tree, &key, &upload, number, offset, body)
         })
         .await
     }
 
-    async fn complete(&self, key: &ObjectKey, upload: &UploadId, parts: &[Part]) -> Result<ObjectMeta, Error> {
+    async fn complete(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        len: u64,
+        parts: &[Part],
+    ) -> Result<ObjectMeta, Error> {
         let (key, upload) = (key.clone(), upload.clone());
         let numbers = parts.iter().map(|part| part.number).collect();
         self.blocking("complete", PART_LIMIT, move |tree| {
-            upload::complete(tree, &key, &upload, numbers)
+            upload::complete(tree, &key, &upload, len, numbers)
         })
         .await
     }

@@ -50,9 +50,9 @@ fn key(text: &str) -> ObjectKey {
 async fn upload(store: &MountedPath, key: &ObjectKey, bytes: &[u8]) -> Result<ObjectMeta, Error> {
     let upload = store.begin(key, bytes.len() as u64, 1 << 20).await?;
     let part = store
-        .put_part(key, &upload, 0, 0, Arc::from([Buf::copy_of(bytes)]))
+        .put_part(key, &upload, 0, 0, PartBody::held([Buf::copy_of(bytes)]))
         .await?;
-    store.complete(key, &upload, &[part]).await
+    store.complete(key, &upload, bytes.len() as u64, &[part]).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -121,7 +121,7 @@ async fn links_lead_nowhere() {
     for key in [key("linked/disk"), key("disk")] {
         let error = store.head(&key).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Invalid, "{error}");
-        assert!(store.read(&key, "v", 0, Buf::alone(1)).await.is_err());
+        assert!(store.read_one(&key, "v", 0, Buf::alone(1)).await.is_err());
         assert!(upload(&store, &key, b"ours").await.is_err());
         store.abort(&key).await.unwrap_or_default();
     }
@@ -138,12 +138,12 @@ async fn a_crash_between_link_and_unlink_is_completed() {
     let (store, key) = (folder.store(), key("a/disk"));
     let upload = store.begin(&key, 3, 1 << 20).await.unwrap();
     let part = store
-        .put_part(&key, &upload, 0, 0, Arc::from([Buf::copy_of(b"abc")]))
+        .put_part(&key, &upload, 0, 0, PartBody::held([Buf::copy_of(b"abc")]))
         .await
         .unwrap();
     let hidden = folder.0.path().join(format!("a/.disk.{}.part", upload.0));
     std::fs::hard_link(&hidden, folder.0.path().join("a/disk")).unwrap();
-    let meta = store.complete(&key, &upload, &[part]).await.unwrap();
+    let meta = store.complete(&key, &upload, 3, &[part]).await.unwrap();
     assert_eq!(store.head(&key).await.unwrap(), Some(meta));
     assert!(!Path::new(&hidden).exists());
 }
@@ -162,18 +162,17 @@ async fn without_a_rename_that_spares_others_a_link_does_it() {
 }
 
 #[tokio::test]
-async fn a_file_that_was_cut_short_is_no_upload() {
+async fn a_file_that_was_cut_short_does_not_become_an_object() {
     let folder = Folder::new();
     let (store, key) = (folder.store(), key("disk"));
     let upload = store.begin(&key, 3, 1 << 20).await.unwrap();
     let part = store
-        .put_part(&key, &upload, 0, 0, Arc::from([Buf::copy_of(b"abc")]))
+        .put_part(&key, &upload, 0, 0, PartBody::held([Buf::copy_of(b"abc")]))
         .await
         .unwrap();
     std::fs::write(folder.0.path().join(format!(".disk.{}.part", upload.0)), "a").unwrap();
-    assert_eq!(store.parts(&key, &upload).await.unwrap(), Uploaded::Gone);
     assert_eq!(
-        store.complete(&key, &upload, &[part]).await.unwrap_err().kind(),
+        store.complete(&key, &upload, 3, &[part]).await.unwrap_err().kind(),
         Kind::UploadGone
     );
     assert_eq!(store.head(&key).await.unwrap(), None);
@@ -184,9 +183,12 @@ async fn a_change_under_a_reader_is_noticed() {
     let folder = Folder::new();
     let (store, key) = (folder.store(), key("disk"));
     let meta = upload(&store, &key, &[1; 8192]).await.unwrap();
-    store.read(&key, &meta.version, 0, Buf::alone(4096)).await.unwrap();
+    store.read_one(&key, &meta.version, 0, Buf::alone(4096)).await.unwrap();
     std::fs::write(folder.0.path().join("disk"), [2; 8192]).unwrap();
-    let error = store.read(&key, &meta.version, 0, Buf::alone(4096)).await.unwrap_err();
+    let error = store
+        .read_one(&key, &meta.version, 0, Buf::alone(4096))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), Kind::Changed, "{error}");
 }
 

@@ -4,25 +4,26 @@ use std::fmt;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use vmferry_block::{Buf, DirectFile};
+use vmferry_block::DirectFile;
 
 use super::fault::fault;
 use super::io::{self, errno};
 use super::object::meta_of;
 use super::tree::{Seat, Tree};
-use crate::{Error, Kind, ObjectKey, ObjectMeta, Part, UploadId, Uploaded};
+use crate::{Error, Kind, ObjectKey, ObjectMeta, Part, PartBody, UploadId, Uploaded};
 
 /// What an upload id says: it stands for itself in any process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Upload {
     nonce: u64,
-    len: u64,
+    /// The most bytes that it can become, and what its file has until it is complete.
+    most: u64,
     part_size: u64,
 }
 
 impl fmt::Display for Upload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}-{:x}-{:x}", self.nonce, self.len, self.part_size)
+        write!(f, "{:016x}-{:x}-{:x}", self.nonce, self.most, self.part_size)
     }
 }
 
@@ -32,7 +33,7 @@ impl Upload {
         let mut fields = text.split('-').map(|field| u64::from_str_radix(field, 16).ok());
         let upload = Self {
             nonce: fields.next()??,
-            len: fields.next()??,
+            most: fields.next()??,
             part_size: fields.next()??,
         };
         (upload.to_string() == text && upload.part_size > 0).then_some(upload)
@@ -53,15 +54,16 @@ impl Upload {
         format!(".{name}.{self}.part")
     }
 
-    fn parts(self) -> u64 {
-        self.len.div_ceil(self.part_size)
+    /// Number of parts of a file of `len` bytes.
+    fn parts(self, len: u64) -> u64 {
+        len.div_ceil(self.part_size)
     }
 }
 
-pub(super) fn begin(tree: &Tree, key: &ObjectKey, len: u64, part_size: u64) -> Result<UploadId, Error> {
+pub(super) fn begin(tree: &Tree, key: &ObjectKey, most: u64, part_size: u64) -> Result<UploadId, Error> {
     let upload = Upload {
         nonce: rand::random(),
-        len,
+        most,
         part_size,
     };
     if part_size == 0 {
@@ -70,7 +72,7 @@ pub(super) fn begin(tree: &Tree, key: &ObjectKey, len: u64, part_size: u64) -> R
     tree.make("upload", key, |seat| {
         let file = seat.create(&upload.file_name(seat.name))?;
         // The length is there from the start: parts in parallel then never have to make the file longer.
-        rustix::fs::ftruncate(&file, len)?;
+        rustix::fs::ftruncate(&file, most)?;
         rustix::fs::fsync(&file)?;
         seat.sync()
     })?;
@@ -88,7 +90,8 @@ pub(super) fn parts(tree: &Tree, key: &ObjectKey, id: &UploadId) -> Result<Uploa
         None | Some(Err(Errno::NOENT)) => Ok(Uploaded::Gone),
         Some(Ok(file)) => {
             let stat = rustix::fs::fstat(file.buffered()).map_err(|errno| fault("look up", tree.object(key), errno))?;
-            let whole = stat.st_size.cast_unsigned() == upload.len;
+            // Cut to its length, it waits for its name: completing it once more does that.
+            let whole = stat.st_size.cast_unsigned() <= upload.most;
             Ok(if whole { Uploaded::Unlisted } else { Uploaded::Gone })
         }
         Some(Err(errno)) => Err(fault("look up", tree.object(key), errno)),
@@ -101,13 +104,13 @@ pub(super) fn put_part(
     id: &UploadId,
     number: u32,
     offset: u64,
-    pieces: &[Buf],
+    body: PartBody,
 ) -> Result<Part, Error> {
     let upload = Upload::of(tree, key, id)?;
     let object = || format!("part {number} of {}", tree.object(key));
-    let given: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
+    let given = body.len();
     let start = u64::from(number) * upload.part_size;
-    if offset != start || start >= upload.len || given != upload.part_size.min(upload.len - start) {
+    if offset != start || start + given > upload.most || given == 0 || given > upload.part_size {
         return Err(Error::new(Kind::Bug, "upload", object()).detail(format!(
             "{given} bytes at {offset} do not fit parts of {} bytes",
             upload.part_size
@@ -117,14 +120,18 @@ pub(super) fn put_part(
     let write = || {
         let file = open(&seat, upload, OFlags::WRONLY)?;
         let mut at = offset;
-        for piece in pieces {
-            file.write_all(at, piece).map_err(|error| errno(&error))?;
+        for piece in futures::executor::block_on_stream(body.into_stream()) {
+            file.write_all(at, &piece).map_err(|error| errno(&error))?;
             at += piece.len() as u64;
         }
-        rustix::fs::fdatasync(file.buffered())
+        rustix::fs::fdatasync(file.buffered())?;
+        Ok(at - offset)
     };
     match write() {
-        Ok(()) => Ok(Part {
+        Ok(written) if written != given => {
+            Err(Error::new(Kind::Failed, "upload", object()).detail(format!("{written} of {given} bytes came")))
+        }
+        Ok(_) => Ok(Part {
             number,
             tag: String::new(),
         }),
@@ -137,34 +144,40 @@ pub(super) fn complete(
     tree: &Tree,
     key: &ObjectKey,
     id: &UploadId,
+    len: u64,
     mut numbers: Vec<u32>,
 ) -> Result<ObjectMeta, Error> {
     let upload = Upload::of(tree, key, id)?;
     numbers.sort_unstable();
-    if !numbers.iter().map(|number| u64::from(*number)).eq(0..upload.parts()) {
+    let parts = upload.parts(len);
+    if len > upload.most || !numbers.iter().map(|number| u64::from(*number)).eq(0..parts) {
         return Err(Error::new(Kind::Bug, "complete", tree.object(key)).detail(format!(
-            "{} parts were given, and they are not the {} that make it up",
+            "{} parts were given, and they are not the {parts} that make up {len} of {} bytes",
             numbers.len(),
-            upload.parts()
+            upload.most
         )));
     }
     let seat = tree.find("complete", key)?.ok_or_else(|| gone(tree, key, id))?;
-    match finish(&seat, upload) {
-        Ok(meta) if meta.len == upload.len => Ok(meta),
+    match finish(&seat, upload, len) {
+        Ok(meta) if meta.len == len => Ok(meta),
         Ok(_) | Err(Errno::NOENT) => Err(gone(tree, key, id)),
         Err(errno) => Err(fault("complete", tree.object(key), errno)),
     }
 }
 
-/// Gives the file its name. A file of another length than the upload's keeps its hidden name.
-fn finish(seat: &Seat<'_>, upload: Upload) -> Result<ObjectMeta, Errno> {
+/// Cuts the file to its length and gives it its name. A file that is shorter keeps its hidden name.
+fn finish(seat: &Seat<'_>, upload: Upload, len: u64) -> Result<ObjectMeta, Errno> {
     let hidden = upload.file_name(seat.name);
-    let file = open(seat, upload, OFlags::RDONLY)?;
-    rustix::fs::fsync(file.buffered())?;
+    let file = open(seat, upload, OFlags::RDWR)?;
     let meta = meta_of(&rustix::fs::fstat(file.buffered())?);
-    if meta.len != upload.len {
+    if meta.len < len {
         return Ok(meta);
     }
+    if meta.len > len {
+        rustix::fs::ftruncate(file.buffered(), len)?;
+    }
+    rustix::fs::fsync(file.buffered())?;
+    let meta = meta_of(&rustix::fs::fstat(file.buffered())?);
     match seat.rename_new(&hidden, seat.name) {
         // A crash between link and unlink leaves both names on one file: it is the object, and it is ours.
         Err(Errno::EXIST) if is_same(seat, &meta)? => seat.remove(&hidden)?,
@@ -224,7 +237,7 @@ mod tests {
     fn only_our_own_ids_become_file_names() {
         let upload = Upload {
             nonce: 7,
-            len: 4096,
+            most: 4096,
             part_size: 512,
         };
         assert_eq!(Upload::parse(&upload.to_string()), Some(upload));

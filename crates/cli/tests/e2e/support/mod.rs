@@ -3,11 +3,10 @@
 mod ferry;
 mod lab;
 mod manifest;
-mod proxy;
 mod record;
 
 pub use ferry::{Ferry, Ran};
 pub use lab::Lab;
 pub use manifest::Crossing;
-pub use proxy::Proxy;
 pub use record::{PHASES, Record};
+pub use vmferry_testkit::Proxy;
