@@ -1,14 +1,15 @@
 //! Reading an image: its content as the guest sees it, whatever files it is made of.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use vmferry_block::{AllocationMap, Buf, ReadAt};
 use vmferry_fault::Fault;
 
 use crate::layer::Layer;
+use crate::packed::{Batch, Kept};
 use crate::place::{Packed, Place, Segment};
-use crate::qcow2::Tables;
+use crate::tables::Tables;
 use crate::{BackingRef, Error, ImageFormat, Kind, Limits, Opener, Source};
 
 /// An open image with its backing chain.
@@ -16,12 +17,9 @@ pub struct Image {
     /// From the top to the base; never empty.
     layers: Vec<Layer>,
     capacity: u64,
-    /// The compressed cluster that was unpacked last and not read to its end.
-    unpacked: Mutex<Option<Unpacked>>,
+    tables: Arc<Tables>,
+    kept: Kept,
 }
-
-/// Which image of the chain, where in it, and the content.
-type Unpacked = (usize, Packed, Arc<[u8]>);
 
 /// A run of guest bytes that lie in a row in the image file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,7 +53,7 @@ impl Image {
                     ))
                     .remedy("flatten it first: qemu-img convert -O qcow2"));
             }
-            let layer = Layer::open(source, depth, &tables).await?;
+            let layer = Layer::open(source, opener, &tables).await?;
             next = match layer.backing() {
                 Some(backing) => {
                     let backing = BackingRef {
@@ -70,21 +68,22 @@ impl Image {
             };
             layers.push(layer);
         }
-        Ok(Self::new(layers))
+        Ok(Self::new(layers, tables))
     }
 
     /// A raw image whose hole map is known: the disk is as large as the map says.
     pub fn raw(name: impl Into<String>, file: Arc<dyn ReadAt>, map: AllocationMap) -> Self {
         let mut source = Source::new(name, ImageFormat::Raw, file);
         source.holes = Some(map);
-        Self::new(vec![Layer::Raw(source)])
+        Self::new(vec![Layer::Raw(source)], Arc::new(Tables::new(0)))
     }
 
-    fn new(layers: Vec<Layer>) -> Self {
+    fn new(layers: Vec<Layer>, tables: Arc<Tables>) -> Self {
         Self {
             capacity: layers.first().map_or(0, Layer::size),
             layers,
-            unpacked: Mutex::default(),
+            tables,
+            kept: Kept::default(),
         }
     }
 
@@ -123,8 +122,10 @@ impl Image {
         let mut runs: Vec<DataRun> = Vec::new();
         let mut walk = self.walk().await?;
         while let Some((guest, found)) = walk.next().await? {
-            let Place::Data(file_offset) = found.place else {
-                return Err(self.not_plain("it has compressed clusters"));
+            let file_offset = match found.place {
+                Place::Data(spot) if spot.file == 0 => spot.offset,
+                Place::Data(_) => return Err(self.not_plain("its data lies in other files")),
+                _ => return Err(self.not_plain("it has compressed clusters")),
             };
             // What lies past the end of the file is zeros, and has no run.
             let len = found.len.min(file_size.saturating_sub(file_offset));
@@ -161,31 +162,27 @@ impl Image {
         }
         let mut done = 0;
         while done < len {
-            let (layer, found) = self.locate(offset + done, len - done).await?;
+            let at = offset + done;
+            let (layer, mut found) = self.locate(at, len - done).await?;
+            let batch = match found.place {
+                Place::Packed(packed) => Some(self.batch(layer, packed, at, &mut found.len, len - done).await?),
+                _ => None,
+            };
             let whole = buf.narrow(done as usize..(done + found.len) as usize);
-            buf = self.fill(layer, offset + done, found.place, buf).await?;
+            buf = match batch {
+                Some(batch) => self.read_packed(layer, batch, at, buf).await?,
+                None => self.fill(layer, found.place, buf).await?,
+            };
             buf.restore(whole);
             done += found.len;
         }
         Ok(buf)
     }
 
-    /// Fills `buf` from a place in an image of the chain.
-    async fn fill(&self, layer: usize, at: u64, place: Place, mut buf: Buf) -> Result<Buf, Error> {
+    /// Fills `buf` from a place in an image of the chain that is not compressed.
+    async fn fill(&self, layer: usize, place: Place, mut buf: Buf) -> Result<Buf, Error> {
         match (place, self.layers.get(layer)) {
-            (Place::Data(offset), Some(layer)) => layer.read(offset, buf).await,
-            (Place::Packed(packed), Some(_)) => {
-                let cluster = self.unpack(layer, packed).await?;
-                let start = (at - packed.guest) as usize;
-                let bytes = cluster.get(start..start + buf.len());
-                buf.copy_from_slice(
-                    bytes.ok_or_else(|| self.bug("a cluster that is shorter than its entry says".into()))?,
-                );
-                if start + buf.len() < cluster.len() {
-                    self.unpacked().replace((layer, packed, cluster));
-                }
-                Ok(buf)
-            }
+            (Place::Data(spot), Some(layer)) => layer.read(spot, buf).await,
             _ => {
                 buf.fill(0);
                 Ok(buf)
@@ -193,17 +190,38 @@ impl Image {
         }
     }
 
-    async fn unpack(&self, layer: usize, packed: Packed) -> Result<Arc<[u8]>, Error> {
-        let kept = self.unpacked().take_if(|(of, what, _)| *of == layer && *what == packed);
-        match (kept, self.layers.get(layer)) {
-            (Some((_, _, cluster)), _) => Ok(cluster),
-            (None, Some(Layer::Qcow2(image))) => image.unpack(packed).await.map(Arc::from),
-            _ => Err(self.bug("a compressed cluster in an image that has none".into())),
+    /// The clusters after `first` that can be read with it. The first `len` bytes from `at` on are in `first`; it becomes what all of them
+    /// have, at most `limit`.
+    async fn batch(&self, layer: usize, first: Packed, at: u64, len: &mut u64, limit: u64) -> Result<Batch, Error> {
+        let mut batch = Batch::new(first);
+        while *len < limit {
+            let (of, next) = self.locate(at + *len, limit - *len).await?;
+            match next.place {
+                Place::Packed(packed) if of == layer && batch.add(packed) => *len += next.len,
+                _ => break,
+            }
         }
+        Ok(batch)
     }
 
-    fn unpacked(&self) -> std::sync::MutexGuard<'_, Option<Unpacked>> {
-        self.unpacked.lock().unwrap_or_else(PoisonError::into_inner)
+    async fn read_packed(&self, index: usize, batch: Batch, at: u64, mut buf: Buf) -> Result<Buf, Error> {
+        let Some(layer) = self.layers.get(index) else {
+            return Err(self.bug("a compressed cluster in no image".into()));
+        };
+        if let Some(packed) = batch.single() {
+            let kept = self.kept.get(index, packed);
+            let start = (at - packed.guest) as usize;
+            let part = kept
+                .as_deref()
+                .and_then(|cluster| cluster.get(start..start + buf.len()));
+            if let Some(part) = part {
+                buf.copy_from_slice(part);
+                return Ok(buf);
+            }
+        }
+        let (buf, rest) = batch.read(layer, at, buf).await?;
+        self.kept.put(index, rest);
+        Ok(buf)
     }
 
     /// Which image of the chain has the bytes from `at` on, and where. It is never [`Place::Below`].
@@ -229,7 +247,23 @@ impl Image {
         for layer in &self.layers {
             layer.check_tables().await?;
         }
-        Ok(Walk { image: self, at: 0 })
+        Ok(Walk {
+            image: self,
+            at: 0,
+            loaded: 0,
+        })
+    }
+
+    /// Loads the tables of the chain from `at` on and says up to where.
+    async fn load_tables(&self, at: u64) -> Result<u64, Error> {
+        let window = self.tables.window(self.layers.len());
+        let mut until = self.capacity;
+        for layer in &self.layers {
+            if at < layer.size() {
+                until = until.min(layer.load_tables(at, window).await?);
+            }
+        }
+        Ok(until)
     }
 
     fn name(&self) -> String {
@@ -263,6 +297,8 @@ impl fmt::Debug for Image {
 struct Walk<'a> {
     image: &'a Image,
     at: u64,
+    /// Up to where the tables were loaded ahead.
+    loaded: u64,
 }
 
 impl Walk<'_> {
@@ -270,7 +306,11 @@ impl Walk<'_> {
     async fn next(&mut self) -> Result<Option<(u64, Segment)>, Error> {
         while self.at < self.image.capacity {
             let at = self.at;
-            let (_, found) = self.image.locate(at, self.image.capacity - at).await?;
+            if at >= self.loaded {
+                self.loaded = self.image.load_tables(at).await?.max(at + 1);
+            }
+            // What is loaded is looked at first: a run that goes on has its next part found in the next step.
+            let (_, found) = self.image.locate(at, self.loaded - at).await?;
             self.at += found.len;
             tokio::task::consume_budget().await;
             if found.place != Place::Zero {

@@ -5,34 +5,48 @@ use std::sync::Arc;
 use vmferry_block::{AllocationMap, Buf};
 use vmferry_fault::Fault;
 
-use crate::place::{Place, SECTOR, Segment};
-use crate::qcow2::{self, Backing, Qcow2, Tables};
-use crate::{Error, ImageFormat, Kind, Source};
+use crate::codec::Codec;
+use crate::place::{Place, SECTOR, Segment, Spot};
+use crate::qcow2::Qcow2;
+use crate::source::Backing;
+use crate::tables::Tables;
+use crate::{Error, ImageFormat, Kind, Opener, Source};
 
-/// An open image file of one of the formats that are read.
+/// An open image of one of the formats that are read.
 pub(crate) enum Layer {
     /// The file is the disk.
     Raw(Source),
     /// The file has tables.
-    Qcow2(Qcow2),
+    Qcow2(Box<Qcow2>),
 }
 
 impl Layer {
-    /// Opens image number `depth` of a chain that shares `tables`.
-    pub(crate) async fn open(source: Source, depth: u32, tables: &Arc<Tables>) -> Result<Self, Error> {
-        match source.format {
-            ImageFormat::Raw => Ok(Self::Raw(source)),
-            ImageFormat::Qcow2 => Qcow2::open(source, depth, Arc::clone(tables)).await.map(Self::Qcow2),
-            ImageFormat::Vmdk => Err(Fault::new(Kind::Unsupported, "open", format!("image {}", source.name))
-                .detail("vmdk is not read yet")
-                .remedy("convert it first: qemu-img convert -O qcow2")),
-        }
+    /// Opens an image of a chain that shares `tables`, without its backing file.
+    pub(crate) async fn open(source: Source, opener: &dyn Opener, tables: &Arc<Tables>) -> Result<Self, Error> {
+        let _ = opener;
+        Ok(match source.format {
+            ImageFormat::Raw => Self::Raw(source),
+            ImageFormat::Qcow2 => Self::Qcow2(Box::new(Qcow2::open(source, tables).await?)),
+            ImageFormat::Vmdk => {
+                return Err(Fault::new(Kind::Unsupported, "open", format!("image {}", source.name))
+                    .detail("vmdk is not read yet")
+                    .remedy("convert it first: qemu-img convert -O qcow2"));
+            }
+        })
     }
 
+    /// The file that was opened first, and what the others are called after.
     pub(crate) fn source(&self) -> &Source {
         match self {
             Self::Raw(source) => source,
             Self::Qcow2(qcow2) => qcow2.source(),
+        }
+    }
+
+    /// A file of the image by its number.
+    pub(crate) fn file(&self, number: u32) -> Option<&Source> {
+        match self {
+            Self::Raw(_) | Self::Qcow2(_) => (number == 0).then(|| self.source()),
         }
     }
 
@@ -71,41 +85,59 @@ impl Layer {
         }
     }
 
+    /// Loads the tables that map the disk from `at` on, about `window` bytes of them, and says up to where they do.
+    pub(crate) async fn load_tables(&self, at: u64, window: u64) -> Result<u64, Error> {
+        match self {
+            Self::Raw(_) => Ok(u64::MAX),
+            Self::Qcow2(qcow2) => qcow2.load_tables(at, window).await,
+        }
+    }
+
     /// Where the bytes from `at` on are: the longest stretch within `len` bytes that can be read as one. `at` and `len`
     /// lie within the disk, and `len` is not zero.
     pub(crate) async fn locate(&self, at: u64, len: u64) -> Result<Segment, Error> {
         match self {
-            Self::Raw(source) => Ok(locate_raw(source, at, len)),
+            Self::Raw(source) => Ok(locate_raw(source, at, len, 0)),
             Self::Qcow2(qcow2) => qcow2.locate(at, len).await,
         }
     }
 
-    /// Fills `buf` from `offset` of the file; past its end are zeros.
-    pub(crate) async fn read(&self, offset: u64, mut buf: Buf) -> Result<Buf, Error> {
-        let source = self.source();
-        let left = source.file.size().saturating_sub(offset);
+    /// How the compressed clusters in one of its files are compressed.
+    pub(crate) fn codec(&self, file: u32) -> Option<Codec> {
+        match self {
+            Self::Raw(_) => None,
+            Self::Qcow2(qcow2) => (file == 0).then(|| qcow2.codec()),
+        }
+    }
+
+    /// Fills `buf` from one of its files; past the file's end are zeros.
+    pub(crate) async fn read(&self, spot: Spot, mut buf: Buf) -> Result<Buf, Error> {
+        let Some(source) = self.file(spot.file) else {
+            return Err(Fault::new(Kind::Bug, "read", format!("image {}", self.name())).detail("it has no such file"));
+        };
+        let left = source.file.size().saturating_sub(spot.offset);
         let there = (buf.len() as u64).min(left) as usize;
         buf.get_mut(there..).into_iter().for_each(|rest| rest.fill(0));
         if there == 0 {
             return Ok(buf);
         }
         let whole = buf.narrow(0..there);
-        let read = source.file.read_at(offset, buf).await;
-        let mut buf = read.map_err(|error| qcow2::io_fault(source, offset, error))?;
+        let mut buf = source.read_into(spot.offset, buf).await?;
         buf.restore(whole);
         Ok(buf)
     }
 }
 
-fn locate_raw(source: &Source, at: u64, len: u64) -> Segment {
+/// Where the bytes from `at` of a file of plain bytes are, as far as its hole map says.
+pub(crate) fn locate_raw(source: &Source, at: u64, len: u64, file: u32) -> Segment {
+    let place = Place::Data(Spot { file, offset: at });
     let Some(map) = &source.holes else {
-        let place = Place::Data(at);
         return Segment { place, len };
     };
     let extents = map.extents();
     let next = extents.partition_point(|extent| extent.end() <= at);
     let (place, end) = match extents.get(next) {
-        Some(extent) if extent.start <= at => (Place::Data(at), extent.end()),
+        Some(extent) if extent.start <= at => (place, extent.end()),
         Some(extent) => (Place::Zero, extent.start),
         None => (Place::Zero, at + len),
     };

@@ -7,17 +7,21 @@
 //! Architecture Invariant: this crate does not know where bytes come from or go to. It opens no file: whoever calls it
 //! decides what may be opened ([`Opener`]).
 
+mod codec;
 mod error;
 mod format;
 mod image;
 mod layer;
 mod layout;
+mod packed;
 mod place;
 mod qcow2;
 mod source;
+mod tables;
+mod vmdk;
 
 pub use error::{Error, Kind};
 pub use format::{ImageFormat, UnknownFormat};
 pub use image::{DataRun, Image};
 pub use layout::{Layout, Piece};
-pub use source::{BackingRef, Limits, NoBacking, Opener, Source};
+pub use source::{BackingRef, ExtentRef, Limits, NoBacking, Opener, Source};

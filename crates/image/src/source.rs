@@ -1,11 +1,10 @@
-//! Where an image's bytes come from, and who decides which backing files may be opened.
+//! Where an image's bytes come from, and who decides which other files may be opened for it.
 
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use vmferry_block::{AllocationMap, ReadAt};
-
+use vmferry_block::{AllocationMap, Buf, ReadAt};
 use vmferry_fault::Fault;
 
 use crate::{Error, ImageFormat, Kind};
@@ -33,6 +32,17 @@ impl Source {
             holes: None,
         }
     }
+
+    /// Reads `len` bytes, which the caller has bounded.
+    pub(crate) async fn read(&self, offset: u64, len: u64) -> Result<Buf, Error> {
+        self.read_into(offset, Buf::alone(len as usize)).await
+    }
+
+    /// Fills `buf`, which ends within the file.
+    pub(crate) async fn read_into(&self, offset: u64, buf: Buf) -> Result<Buf, Error> {
+        let read = self.file.read_at(offset, buf).await;
+        read.map_err(|error| Fault::new(Kind::Io, "read", format!("image {} at {offset}", self.name)).source(error))
+    }
 }
 
 impl fmt::Debug for Source {
@@ -59,16 +69,46 @@ pub struct BackingRef {
     pub depth: u32,
 }
 
-/// Opens backing files, or refuses to.
+/// What an image says of its backing file, before anyone looks at it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Backing {
+    pub(crate) path: String,
+    pub(crate) format: Option<String>,
+}
+
+/// A file that holds a part of a disk, as a VMDK descriptor names it. As little of it was checked as of a [`BackingRef`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExtentRef {
+    /// The [`Source::name`] of the image that names it: a relative path starts from there.
+    pub from: String,
+    /// The path.
+    pub path: String,
+    /// What the descriptor says that it is: plain bytes ([`Raw`](ImageFormat::Raw)) or a file with tables
+    /// ([`Vmdk`](ImageFormat::Vmdk)).
+    pub format: ImageFormat,
+}
+
+/// Opens the other files that an image is made of, or refuses to.
 #[async_trait]
 pub trait Opener: Send + Sync {
     /// Opens a backing file with the kind [`Hostile`](Kind::Hostile) for what must not be opened and
     /// [`Missing`](Kind::Missing) for what is not there. Where no format is recorded, it is up to the opener to know it
     /// from elsewhere or to refuse.
     async fn open_backing(&self, backing: &BackingRef) -> Result<Source, Error>;
+
+    /// Opens a part of a disk that consists of several files, with the kinds of
+    /// [`open_backing`](Self::open_backing). Refuses all of them unless it is implemented.
+    async fn open_extent(&self, extent: &ExtentRef) -> Result<Source, Error> {
+        Err(Fault::new(Kind::Hostile, "open", format!("image {}", extent.from))
+            .detail(format!(
+                "a part of its disk lies in the file {:?} where an image must be one file",
+                extent.path
+            ))
+            .remedy("make one file of it first: qemu-img convert -O qcow2"))
+    }
 }
 
-/// Refuses every backing file: for images that must stand alone.
+/// Refuses every other file: for images that must stand alone.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoBacking;
 

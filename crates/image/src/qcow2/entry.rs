@@ -1,7 +1,7 @@
 //! One entry of an L2 table [L2 table entry].
 
 use super::spec;
-use crate::place::{Packed, Place};
+use crate::place::{Packed, Place, Spot};
 
 /// How the entries of an image are read.
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +44,7 @@ impl Format {
             (true, _) if self.version < 3 => Err("an L2 entry of a version 2 image has the zero flag of version 3"),
             (true, _) => Ok(Place::Zero),
             (false, 0) => Ok(Place::Below),
-            (false, offset) => Ok(Place::Data(offset)),
+            (false, offset) => Ok(at(offset)),
         }
     }
 
@@ -57,9 +57,10 @@ impl Format {
         let offset = entry & ((1 << offset_bits) - 1);
         let sectors = ((entry & !spec::COPIED & !spec::COMPRESSED) >> offset_bits) + 1;
         Ok(Place::Packed(Packed {
-            offset,
+            spot: Spot { file: 0, offset },
             len: sectors * 512 - offset % 512,
             guest: guest & !(self.cluster_size() - 1),
+            size: self.cluster_size(),
         }))
     }
 
@@ -70,9 +71,13 @@ impl Format {
         match (data, zero) {
             (0, 0) => Ok(Place::Below),
             (0, _) => Ok(Place::Zero),
-            (_, 0) if offset != 0 => Ok(Place::Data(offset + index * self.unit())),
+            (_, 0) if offset != 0 => Ok(at(offset + index * self.unit())),
             (_, 0) => Err("a subcluster has data, and its cluster no place"),
             _ => Err("a subcluster has data and is zeros"),
         }
     }
+}
+
+fn at(offset: u64) -> Place {
+    Place::Data(Spot { file: 0, offset })
 }

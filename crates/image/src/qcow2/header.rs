@@ -5,8 +5,13 @@
 
 use std::ops::Range;
 
+use super::extension::{Bitmaps, Extensions};
+use super::fields::Fields;
 use super::spec;
 use crate::Kind;
+use crate::codec::Codec;
+use crate::place::SECTOR;
+use crate::source::Backing;
 
 /// What the header says about how to read the image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,22 +24,15 @@ pub(crate) struct Header {
     pub(crate) l1: Range<u64>,
     pub(crate) refcount_table: Range<u64>,
     pub(crate) extended_l2: bool,
-    pub(crate) compression: Compression,
+    /// Whether the refcounts may be stale.
+    pub(crate) dirty: bool,
+    /// Width of a refcount as a power of two, in bits.
+    pub(crate) refcount_order: u32,
+    pub(crate) codec: Codec,
     pub(crate) backing: Option<Backing>,
-}
-
-/// How clusters are compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Compression {
-    Deflate,
-    Zstd,
-}
-
-/// The backing file as the header names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Backing {
-    pub(crate) path: String,
-    pub(crate) format: Option<String>,
+    /// How many internal snapshots there are, and where the table of them starts.
+    pub(crate) snapshots: (u32, u64),
+    pub(crate) bitmaps: Option<Bitmaps>,
 }
 
 /// Why a header is refused.
@@ -48,7 +46,7 @@ pub(crate) struct Refusal {
 const CHECK: &str = "check it with qemu-img check";
 const CONVERT: &str = "rewrite it first: qemu-img convert -O qcow2";
 
-fn corrupt(detail: impl Into<String>) -> Refusal {
+pub(crate) fn corrupt(detail: impl Into<String>) -> Refusal {
     refuse(Kind::Corrupt, detail, CHECK)
 }
 
@@ -84,27 +82,38 @@ impl Header {
             return Err(refuse(Kind::Unsupported, format!("qcow2 version {version}"), CONVERT));
         }
         check_encryption(fields.u32(32)?)?;
-        let features = Features::parse(&fields, version)?;
+        let header_len = header_len(&fields, version, cluster_size)?;
+        let backing_name = backing_name(&fields, cluster_size)?;
+        let extensions_end = backing_name.as_ref().map_or(cluster_size, |(start, _)| *start);
+        let extensions = Extensions::parse(&fields, header_len, extensions_end.min(cluster.len() as u64))?;
         let cluster_bits = cluster_size.trailing_zeros();
+        let features = Features::parse(&fields, version, header_len, &extensions, cluster_bits)?;
         let size = fields.u64(24)?;
-        let header = Self {
+        let span = l2_span(cluster_bits, features.extended_l2);
+        Ok(Self {
             version,
             cluster_bits,
-            size,
-            l1: l1_table(
-                &fields,
-                size,
-                l2_span(cluster_bits, features.extended_l2),
-                cluster_size,
-                file_size,
-            )?,
+            size: whole_sectors(size)?,
+            l1: l1_table(&fields, size, span, cluster_size, file_size)?,
             refcount_table: refcount_table(&fields, cluster_size)?,
             extended_l2: features.extended_l2,
-            compression: features.compression,
-            backing: backing(&fields, features.header_len, cluster_size)?,
-        };
-        Ok(header)
+            dirty: features.dirty,
+            refcount_order: features.refcount_order,
+            codec: features.codec,
+            backing: backing_name.map(|(_, path)| Backing {
+                path,
+                format: extensions.backing_format,
+            }),
+            snapshots: (fields.u32(60)?, fields.u64(64)?),
+            bitmaps: extensions.bitmaps.filter(|_| features.bitmaps),
+        })
     }
+}
+
+/// A disk has whole sectors. The cluster that has the last bytes has the sector, too.
+fn whole_sectors(size: u64) -> Result<u64, Refusal> {
+    size.checked_next_multiple_of(SECTOR)
+        .ok_or_else(|| corrupt(format!("a disk of {size} bytes")))
 }
 
 /// Bytes of the disk that one L2 table maps.
@@ -127,58 +136,92 @@ fn check_encryption(method: u32) -> Result<(), Refusal> {
     ))
 }
 
+fn header_len(fields: &Fields<'_>, version: u32, cluster_size: u64) -> Result<u64, Refusal> {
+    if version == 2 {
+        return Ok(spec::V2_HEADER_LEN.into());
+    }
+    let len = fields.u32(100)?;
+    if len < spec::V3_HEADER_LEN || !len.is_multiple_of(8) || u64::from(len) > cluster_size {
+        return Err(corrupt(format!("a header of {len} bytes")));
+    }
+    Ok(len.into())
+}
+
 struct Features {
-    header_len: u64,
     extended_l2: bool,
-    compression: Compression,
+    dirty: bool,
+    bitmaps: bool,
+    refcount_order: u32,
+    codec: Codec,
 }
 
 impl Features {
-    fn parse(fields: &Fields<'_>, version: u32) -> Result<Self, Refusal> {
+    fn parse(
+        fields: &Fields<'_>,
+        version: u32,
+        header_len: u64,
+        extensions: &Extensions,
+        cluster_bits: u32,
+    ) -> Result<Self, Refusal> {
         if version == 2 {
             return Ok(Self {
-                header_len: spec::V2_HEADER_LEN.into(),
                 extended_l2: false,
-                compression: Compression::Deflate,
+                dirty: false,
+                bitmaps: false,
+                refcount_order: spec::V2_REFCOUNT_ORDER,
+                codec: Codec::Deflate,
             });
         }
-        let header_len = fields.u32(100)?;
-        if header_len < spec::V3_HEADER_LEN || !header_len.is_multiple_of(8) {
-            return Err(corrupt(format!("a header of {header_len} bytes")));
-        }
         let incompatible = fields.u64(72)?;
-        check_incompatible(incompatible)?;
-        let compression = if incompatible & spec::COMPRESSION_TYPE == 0 {
-            0
-        } else if header_len > spec::V3_HEADER_LEN {
-            fields.u8(104)?
-        } else {
-            return Err(corrupt("it has a compression type, and no room for it in its header"));
-        };
+        check_incompatible(incompatible, extensions)?;
+        let extended_l2 = incompatible & spec::EXTENDED_L2 != 0;
+        if extended_l2 && cluster_bits < spec::MIN_EXTENDED_CLUSTER_BITS {
+            return Err(corrupt(format!("subclusters in clusters of 2^{cluster_bits} bytes")));
+        }
+        let refcount_order = fields.u32(96)?;
+        if refcount_order > spec::MAX_REFCOUNT_ORDER {
+            return Err(corrupt(format!("refcounts of 2^{refcount_order} bits")));
+        }
         Ok(Self {
-            header_len: header_len.into(),
-            extended_l2: incompatible & spec::EXTENDED_L2 != 0,
-            compression: match compression {
-                0 => Compression::Deflate,
-                1 => Compression::Zstd,
-                other => return Err(refuse(Kind::Unsupported, format!("compression type {other}"), CONVERT)),
-            },
+            extended_l2,
+            dirty: incompatible & spec::DIRTY != 0,
+            bitmaps: fields.u64(88)? & spec::BITMAPS != 0,
+            refcount_order,
+            codec: codec(fields, header_len, incompatible & spec::COMPRESSION_TYPE != 0)?,
         })
     }
 }
 
-fn check_incompatible(features: u64) -> Result<(), Refusal> {
+/// [Additional fields]: the field and the feature bit must agree.
+fn codec(fields: &Fields<'_>, header_len: u64, other: bool) -> Result<Codec, Refusal> {
+    let there = header_len > u64::from(spec::V3_HEADER_LEN);
+    let compression = if there { fields.u8(104)? } else { 0 };
+    match (other, compression) {
+        (false, 0) => Ok(Codec::Deflate),
+        (true, 1) => Ok(Codec::Zstd),
+        (true, 0) => Err(corrupt(
+            "its feature bit says that it has a compression type, and its header has none",
+        )),
+        (true, other) => Err(refuse(Kind::Unsupported, format!("compression type {other}"), CONVERT)),
+        (false, other) => Err(corrupt(format!(
+            "its header has the compression type {other}, and the feature bit for it is not set"
+        ))),
+    }
+}
+
+fn check_incompatible(features: u64, extensions: &Extensions) -> Result<(), Refusal> {
     let known = spec::DIRTY | spec::CORRUPT | spec::EXTERNAL_DATA | spec::COMPRESSION_TYPE | spec::EXTENDED_L2;
+    if features & !known != 0 {
+        let names = extensions.describe(features & !known);
+        let detail = format!("it has incompatible features that vmferry does not know: {names}");
+        return Err(refuse(Kind::Unsupported, detail, CONVERT));
+    }
     if features & spec::CORRUPT != 0 {
         let remedy = "repair it first: qemu-img check -r all";
         return Err(refuse(Kind::Corrupt, "it is marked corrupt", remedy));
     }
     if features & spec::EXTERNAL_DATA != 0 {
         let detail = "its data lies in an external data file";
-        return Err(refuse(Kind::Unsupported, detail, CONVERT));
-    }
-    if features & !known != 0 {
-        let detail = format!("it has the unknown incompatible features {:#x}", features & !known);
         return Err(refuse(Kind::Unsupported, detail, CONVERT));
     }
     Ok(())
@@ -217,7 +260,8 @@ fn refcount_table(fields: &Fields<'_>, cluster_size: u64) -> Result<Range<u64>, 
     }
 }
 
-fn backing(fields: &Fields<'_>, header_len: u64, cluster_size: u64) -> Result<Option<Backing>, Refusal> {
+/// Where the name of the backing file starts, and the name.
+fn backing_name(fields: &Fields<'_>, cluster_size: u64) -> Result<Option<(u64, String)>, Refusal> {
     let (offset, len) = (fields.u64(8)?, u64::from(fields.u32(16)?));
     if offset == 0 || len == 0 {
         return Ok(None);
@@ -228,58 +272,5 @@ fn backing(fields: &Fields<'_>, header_len: u64, cluster_size: u64) -> Result<Op
             "the name of its backing file has {len} bytes at {offset}"
         )));
     };
-    Ok(Some(Backing {
-        path: fields.text(offset, len)?,
-        format: backing_format(fields, header_len, offset)?,
-    }))
-}
-
-/// Walks the header extensions, which end where the backing file's name starts.
-fn backing_format(fields: &Fields<'_>, header_len: u64, end: u64) -> Result<Option<String>, Refusal> {
-    let mut at = header_len;
-    while at + 8 <= end {
-        let (kind, len) = (fields.u32(at)?, u64::from(fields.u32(at + 4)?));
-        match kind {
-            0 => break,
-            spec::EXT_BACKING_FORMAT => return fields.text(at + 8, len).map(Some),
-            _ => at += 8 + len.next_multiple_of(8),
-        }
-    }
-    Ok(None)
-}
-
-/// Big-endian numbers at offsets.
-struct Fields<'a>(&'a [u8]);
-
-impl Fields<'_> {
-    fn bytes(&self, offset: u64, len: u64) -> Result<&[u8], Refusal> {
-        let start = usize::try_from(offset).ok();
-        let end = offset.checked_add(len).and_then(|end| usize::try_from(end).ok());
-        let range = start.zip(end).map(|(start, end)| start..end);
-        range
-            .and_then(|range| self.0.get(range))
-            .ok_or_else(|| corrupt("its header is cut off"))
-    }
-
-    fn array<const N: usize>(&self, offset: u64) -> Result<[u8; N], Refusal> {
-        let bytes = self.bytes(offset, N as u64)?;
-        bytes.try_into().map_err(|_| corrupt("its header is cut off"))
-    }
-
-    fn u8(&self, offset: u64) -> Result<u8, Refusal> {
-        self.array::<1>(offset).map(|[byte]| byte)
-    }
-
-    fn u32(&self, offset: u64) -> Result<u32, Refusal> {
-        self.array(offset).map(u32::from_be_bytes)
-    }
-
-    fn u64(&self, offset: u64) -> Result<u64, Refusal> {
-        self.array(offset).map(u64::from_be_bytes)
-    }
-
-    fn text(&self, offset: u64, len: u64) -> Result<String, Refusal> {
-        let bytes = self.bytes(offset, len)?.to_vec();
-        String::from_utf8(bytes).map_err(|_| corrupt("the name or format of its backing file is not UTF-8"))
-    }
+    Ok(Some((offset, fields.text(offset, len)?)))
 }

@@ -8,6 +8,12 @@ pub(crate) const V2_HEADER_LEN: u32 = 72;
 pub(crate) const V3_HEADER_LEN: u32 = 104;
 /// Smallest and largest cluster, as powers of two: 512 bytes, and the 2 MiB at which QEMU stops.
 pub(crate) const CLUSTER_BITS: std::ops::RangeInclusive<u32> = 9..=21;
+/// Smallest cluster of an image with subclusters [Header].
+pub(crate) const MIN_EXTENDED_CLUSTER_BITS: u32 = 14;
+/// Width of a refcount as a power of two, in bits: the one of version 2, and the largest [Header].
+pub(crate) const V2_REFCOUNT_ORDER: u32 = 4;
+/// The largest width: 64 bits.
+pub(crate) const MAX_REFCOUNT_ORDER: u32 = 6;
 /// The L1 table at which QEMU stops: 32 MiB.
 pub(crate) const MAX_L1_ENTRIES: u64 = (32 << 20) / 8;
 /// The refcount table at which QEMU stops: 8 MiB.
@@ -26,8 +32,23 @@ pub(crate) const COMPRESSION_TYPE: u64 = 1 << 3;
 /// L2 entries have bitmaps of subclusters [Extended L2 Entries].
 pub(crate) const EXTENDED_L2: u64 = 1 << 4;
 
+/// Autoclear feature [Header]: the bitmaps are consistent.
+pub(crate) const BITMAPS: u64 = 1 << 0;
+
+/// The end of the header extensions [Header extensions].
+pub(crate) const EXT_END: u32 = 0;
 /// Header extension that holds the format of the backing file [Header extensions].
 pub(crate) const EXT_BACKING_FORMAT: u32 = 0xe279_2aca;
+/// Header extension with the names of features [Feature name table].
+pub(crate) const EXT_FEATURE_NAMES: u32 = 0x6803_f857;
+/// Header extension that says where the bitmaps are [Bitmaps extension].
+pub(crate) const EXT_BITMAPS: u32 = 0x2385_2875;
+/// Bytes of that extension.
+pub(crate) const EXT_BITMAPS_LEN: u64 = 24;
+/// Bytes of an entry of the table of feature names: type, bit, name.
+pub(crate) const FEATURE_NAME_LEN: usize = 48;
+/// The type of incompatible features in it.
+pub(crate) const FEATURE_INCOMPATIBLE: u8 = 0;
 
 /// The cluster belongs to this table alone and may be written in place [Cluster mapping].
 pub(crate) const COPIED: u64 = 1 << 63;
