@@ -61,7 +61,7 @@ impl PartBody {
 
     /// The pieces, without a copy. Aligned for direct I/O where the buffers were; a buffer goes back to its pool when its
     /// piece is dropped, or with the last of a held part.
-    pub fn into_stream(self) -> impl Stream<Item = Bytes> + Send + Unpin + 'static {
+    pub fn into_stream(self) -> impl Stream<Item = Bytes> + Send + Sync + Unpin + 'static {
         match self.pieces {
             Pieces::Held(pieces) => {
                 let count = pieces.len();

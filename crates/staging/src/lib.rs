@@ -10,13 +10,17 @@
 
 mod body;
 mod error;
+mod hosts;
 mod key;
 mod port;
+#[allow(dead_code, unused_imports, reason = "the stores that use it land one by one")]
+mod web;
 
 pub mod conformance;
 pub mod nfs;
 
 pub use body::PartBody;
 pub use error::{Error, Kind};
+pub use hosts::{HostPolicy, InvalidRule, Refused};
 pub use key::{InvalidKey, ObjectKey};
 pub use port::{ObjectMeta, Part, PartLimits, StagingStore, UploadId, Uploaded};
