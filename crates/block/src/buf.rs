@@ -68,7 +68,7 @@ impl Pool {
             len,
             view: 0..len,
             memory: Some(memory),
-            home: Some((Arc::clone(&self.shared), permit)),
+            home: Home::Pool(Arc::clone(&self.shared), permit),
         }
     }
 }
@@ -94,7 +94,42 @@ pub struct Buf {
     view: Range<usize>,
     /// Present until the drop.
     memory: Option<Memory>,
-    home: Option<(Arc<Shared>, Option<OwnedSemaphorePermit>)>,
+    home: Home,
+}
+
+/// Where the memory of a buffer goes when the buffer is dropped.
+enum Home {
+    /// Nowhere: it is given back to the system.
+    None,
+    /// To the pool that it is of.
+    Pool(
+        Arc<Shared>,
+        #[expect(dead_code, reason = "held for as long as the buffer")] Option<OwnedSemaphorePermit>,
+    ),
+    /// To whoever lent it.
+    Lender(Arc<Mutex<Option<Memory>>>),
+}
+
+/// What stays of a buffer that is [lent](Buf::lend): the right to have it back.
+#[must_use = "without it the buffer is lost"]
+pub struct Lender {
+    buf: Buf,
+    returned: Arc<Mutex<Option<Memory>>>,
+}
+
+impl Lender {
+    /// The buffer as it was lent, with what was written to it; none while the one that was given away is still in use.
+    pub fn back(mut self) -> Option<Buf> {
+        let memory = self.returned.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.buf.memory = Some(memory?);
+        Some(self.buf)
+    }
+}
+
+impl fmt::Debug for Lender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Lender({} bytes)", self.buf.view.len())
+    }
 }
 
 impl Buf {
@@ -104,7 +139,7 @@ impl Buf {
             len,
             view: 0..len,
             memory: Some(Memory::new(len)),
-            home: None,
+            home: Home::None,
         }
     }
 
@@ -137,6 +172,19 @@ impl Buf {
     /// Shows again what was in view before [`narrow`](Self::narrow).
     pub fn restore(&mut self, view: View) {
         self.view = view.0;
+    }
+
+    /// Lends the buffer to a call that may fail and lose it: the call gets one over the same memory, and when that is dropped
+    /// the lender has it [back](Lender::back).
+    pub fn lend(mut self) -> (Lender, Self) {
+        let returned = Arc::new(Mutex::new(None));
+        let lent = Self {
+            len: self.len,
+            view: self.view.clone(),
+            memory: self.memory.take(),
+            home: Home::Lender(Arc::clone(&returned)),
+        };
+        (Lender { buf: self, returned }, lent)
     }
 }
 
@@ -174,9 +222,12 @@ impl fmt::Debug for Buf {
 
 impl Drop for Buf {
     fn drop(&mut self) {
-        // The memory goes back before the permit: whoever gets the permit finds it.
-        if let (Some((shared, _permit)), Some(memory)) = (self.home.take(), self.memory.take()) {
-            shared.free.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
+        let Some(memory) = self.memory.take() else { return };
+        // The memory goes back before the permit, which is dropped after this: whoever gets the permit finds it.
+        match &self.home {
+            Home::None => {}
+            Home::Pool(shared, _) => shared.free.lock().unwrap_or_else(PoisonError::into_inner).push(memory),
+            Home::Lender(returned) => *returned.lock().unwrap_or_else(PoisonError::into_inner) = Some(memory),
         }
     }
 }
@@ -196,6 +247,26 @@ mod tests {
         drop(first);
         assert_eq!(pool.take(9000).await.len(), 8192);
     }
+
+    #[tokio::test]
+    async fn a_buffer_that_was_lent_comes_back_as_it_was() {
+        let pool = Pool::new(8192, 1);
+        let mut buf = pool.take(10).await;
+        buf.copy_from_slice(b"0123456789");
+        let whole = buf.narrow(2..4);
+        let (lender, mut lent) = buf.lend();
+        lent.copy_from_slice(b"ab");
+        drop(lent);
+        let mut buf = lender.back().unwrap();
+        assert_eq!(&*buf, b"ab");
+        buf.restore(whole);
+        assert_eq!(&*buf, b"01ab456789");
+        let (lender, lent) = buf.lend();
+        assert!(lender.back().is_none(), "it is still in use");
+        drop(lent);
+        assert_eq!(pool.take(8192).await.len(), 8192, "the place in the pool is free");
+    }
+
     #[test]
     fn a_narrow_view_is_filled_in_place() {
         let mut buf = Buf::copy_of(b"0123456789");

@@ -15,7 +15,7 @@ mod file;
 mod read;
 mod workers;
 
-pub use buf::{ALIGN, Buf, Pool, View};
+pub use buf::{ALIGN, Buf, Lender, Pool, View};
 pub use digest::{ContentDigest, ContentState, Digest, LEAF, ObjectHash, ObjectState, ParseDigestError};
 pub use direct::DirectFile;
 pub use extent::{AllocationMap, Extent, MapBuilder, OutOfOrder};

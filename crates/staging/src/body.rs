@@ -59,6 +59,14 @@ impl PartBody {
         }
     }
 
+    /// The channel out of which the pieces come, or the part itself where it is held.
+    pub(crate) fn into_flowing(self) -> Result<mpsc::Receiver<Buf>, Self> {
+        match self.pieces {
+            Pieces::Flowing(pieces) => Ok(pieces),
+            Pieces::Held(_) => Err(self),
+        }
+    }
+
     /// The pieces, without a copy. Aligned for direct I/O where the buffers were; a buffer goes back to its pool when its
     /// piece is dropped, or with the last of a held part.
     pub fn into_stream(self) -> impl Stream<Item = Bytes> + Send + Sync + Unpin + 'static {

@@ -17,7 +17,12 @@ mod port;
 mod web;
 
 pub mod conformance;
+pub mod faulty;
+pub mod limit;
 pub mod nfs;
+pub mod retry;
+#[cfg(test)]
+mod testing;
 
 pub use body::PartBody;
 pub use error::{Error, Kind};
