@@ -1,4 +1,6 @@
 //! The client: one connection to one export.
+//!
+//! How it reads is here; how it writes, in [`write`](crate::write).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,9 +13,14 @@ use vmferry_block::Buf;
 
 use crate::Error;
 use crate::handshake::{self, Export};
-use crate::pending::{Filled, Pending, Table, Work};
+use crate::pending::{Filled, Order, Pending, Table, Work};
 use crate::reader::Reader;
 use crate::wire::{self, command};
+
+/// A read, a question: without flags.
+const fn plain(command: u16) -> Order {
+    Order { command, flags: 0 }
+}
 
 /// How long the handshake may take.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(20);
@@ -106,7 +113,8 @@ impl Client {
         let (done, answer) = oneshot::channel();
         let len = buf.len() as u32;
         let filled = Filled::default();
-        self.enqueue(offset, len, Work::Read { buf, filled, done }).await?;
+        self.enqueue(plain(command::READ), offset, len, Work::Read { buf, filled, done })
+            .await?;
         answer.await.map_err(|_| Error::Closed)?
     }
 
@@ -114,7 +122,13 @@ impl Client {
     pub(crate) async fn status(&self, offset: u64, len: u32) -> Result<Vec<(u32, u32)>, Error> {
         let (done, answer) = oneshot::channel();
         let extents = Vec::new();
-        self.enqueue(offset, len, Work::Status { extents, done }).await?;
+        self.enqueue(
+            plain(command::BLOCK_STATUS),
+            offset,
+            len,
+            Work::Status { extents, done },
+        )
+        .await?;
         answer.await.map_err(|_| Error::Closed)?
     }
 
@@ -130,9 +144,10 @@ impl Client {
         let _ = timeout(2 * GOODBYE_LIMIT, writer).await;
     }
 
-    async fn enqueue(&self, offset: u64, len: u32, work: Work) -> Result<(), Error> {
+    pub(crate) async fn enqueue(&self, order: Order, offset: u64, len: u32, work: Work) -> Result<(), Error> {
         let since = Instant::now();
         let request = Pending {
+            order,
             offset,
             len,
             since,
@@ -142,7 +157,8 @@ impl Client {
         self.queue.send(request).await.map_err(|_| Error::Closed)
     }
 
-    fn check(&self, offset: u64, len: u64) -> Result<u64, Error> {
+    /// Refuses what lies outside the export.
+    pub(crate) fn check(&self, offset: u64, len: u64) -> Result<u64, Error> {
         let size = self.export.size;
         match offset.checked_add(len) {
             Some(end) if end <= size => Ok(len),
@@ -161,23 +177,12 @@ async fn write_requests<W: AsyncRead + AsyncWrite>(
 ) {
     let mut batch = Vec::with_capacity(QUEUE);
     while requests.recv_many(&mut batch, QUEUE).await > 0 {
-        let mut bytes = Vec::with_capacity(batch.len() * 28);
-        for request in batch.drain(..) {
-            let command = match request.work {
-                Work::Read { .. } => command::READ,
-                Work::Status { .. } => command::BLOCK_STATUS,
-            };
-            let (offset, len) = (request.offset, request.len);
-            if let Some(cookie) = table.add(request) {
-                bytes.extend(wire::request(command, cookie, offset, len));
-            }
-        }
-        if let Err(error) = write(&mut stream, &bytes, limit).await {
+        if let Err(error) = write_batch(&mut stream, &mut batch, &table, limit).await {
             table.fail(&error);
             break;
         }
     }
-    let goodbye = wire::request(command::DISCONNECT, u64::MAX, 0, 0);
+    let goodbye = wire::request(command::DISCONNECT, 0, u64::MAX, 0, 0);
     let _ = write(&mut stream, &goodbye, GOODBYE_LIMIT).await;
     let _ = timeout(GOODBYE_LIMIT, stream.shutdown()).await;
     let stop = reader.abort_handle();
@@ -192,13 +197,40 @@ async fn write_requests<W: AsyncRead + AsyncWrite>(
     }
 }
 
-async fn write<W: AsyncWrite + Unpin>(stream: &mut W, bytes: &[u8], limit: Duration) -> Result<(), Error> {
-    let work = async {
-        stream.write_all(bytes).await?;
-        stream.flush().await
-    };
-    timeout(limit, work)
+/// Writes requests, each with the bytes that belong to it. Those without bytes go together.
+async fn write_batch<W: AsyncWrite + Unpin>(
+    stream: &mut W,
+    batch: &mut Vec<Pending>,
+    table: &Table,
+    limit: Duration,
+) -> Result<(), Error> {
+    let mut bytes = Vec::with_capacity(batch.len() * 28);
+    for mut request in batch.drain(..) {
+        let (order, offset, len, payload) = (request.order, request.offset, request.len, request.payload());
+        let Some(cookie) = table.add(request) else { continue };
+        bytes.extend(wire::request(order.command, order.flags, cookie, offset, len));
+        if let Some(payload) = payload {
+            write(stream, &bytes, limit).await?;
+            bytes.clear();
+            write(stream, &payload.buf[payload.range], limit).await?;
+        }
+    }
+    write(stream, &bytes, limit).await?;
+    timeout(limit, stream.flush())
         .await
         .map_err(|_| Error::Timeout(limit))?
         .map_err(Error::from)
+}
+
+/// Writes `bytes`. The limit is on standstill, so that a slow line is only slow.
+async fn write<W: AsyncWrite + Unpin>(stream: &mut W, mut bytes: &[u8], limit: Duration) -> Result<(), Error> {
+    while !bytes.is_empty() {
+        match timeout(limit, stream.write(bytes)).await {
+            Ok(Ok(0)) => return Err(Error::Closed),
+            Ok(Ok(count)) => bytes = &bytes[count..],
+            Ok(Err(error)) => return Err(error.into()),
+            Err(_) => return Err(Error::Timeout(limit)),
+        }
+    }
+    Ok(())
 }

@@ -4,7 +4,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::Error;
 use crate::error::breach;
-use crate::wire::{self, answer, info, option};
+use crate::wire::{self, answer, info, option, transmission};
 
 /// The context whose flags say what is allocated.
 const ALLOCATION: &str = "base:allocation";
@@ -20,8 +20,12 @@ const MAX_REPLIES: usize = 64;
 pub struct Export {
     /// Size in bytes.
     pub size: u64,
+    /// What it can do ([`wire::transmission`]).
+    pub flags: u16,
     /// Requests start and end at multiples of so many bytes.
     pub min_block: u32,
+    /// Requests of so many bytes, or a multiple of them, are those that the server likes best.
+    pub preferred_block: u32,
     /// The longest request in bytes.
     pub max_block: u32,
     /// Whether replies are structured.
@@ -111,24 +115,35 @@ async fn go<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, name: &str) -> Re
     send(stream, option::GO, &data).await?;
     let mut size = None;
     // What holds where the server does not say ("Block size constraints").
-    let (mut min_block, mut max_block) = (1, 32 << 20);
+    let (mut min_block, mut preferred_block, mut max_block) = (1, 4096, 32 << 20);
     for _ in 0..MAX_REPLIES {
         match receive(stream, option::GO).await? {
             (answer::ACK, _) => {
-                let Some(size) = size else {
+                let Some((size, flags)) = size else {
                     return breach("it does not say how large the export is");
                 };
                 return Ok(Export {
                     size,
+                    flags,
                     min_block,
+                    preferred_block,
                     max_block,
                     structured: false,
                     allocation: None,
                 });
             }
             (answer::INFO, data) => match (u16_at(&data, 0), data.len()) {
-                (Some(info::EXPORT), 12) => size = Some(checked_size(u64_at(&data, 2))?),
-                (Some(info::BLOCK_SIZE), 14) => (min_block, max_block) = blocks(u32_at(&data, 2), u32_at(&data, 10))?,
+                (Some(info::EXPORT), 12) => {
+                    let flags = u16_at(&data, 10).filter(|flags| flags & transmission::HAS_FLAGS != 0);
+                    size = Some((checked_size(u64_at(&data, 2))?, flags.unwrap_or(0)));
+                }
+                (Some(info::BLOCK_SIZE), 14) => {
+                    (min_block, max_block) = blocks(u32_at(&data, 2), u32_at(&data, 10))?;
+                    // Only advice: one that makes no sense is not taken.
+                    let preferred = u32_at(&data, 6);
+                    let sensible = preferred.is_power_of_two() && (min_block..=max_block).contains(&preferred);
+                    preferred_block = if sensible { preferred } else { min_block.max(4096) };
+                }
                 (Some(info::EXPORT | info::BLOCK_SIZE) | None, len) => {
                     return breach(format!("information about the export of {len} bytes"));
                 }

@@ -1,7 +1,8 @@
 //! Requests under way, and what has come of their replies.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -9,12 +10,35 @@ use vmferry_block::Buf;
 
 use crate::Error;
 use crate::error::breach;
+use crate::wire::command;
 
 /// How many separate runs of a read may have come so far. Servers send few, large and in order.
 const MAX_RUNS: usize = 4096;
 
+/// How often longer than other requests one may take that makes the server wait for its disk.
+const PATIENCE: u32 = 10;
+
+/// What goes to the server for a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Order {
+    /// The command.
+    pub command: u16,
+    /// Its flags.
+    pub flags: u16,
+}
+
+/// The bytes that follow a write.
+pub struct Payload {
+    /// The buffer; whoever made the request may hold it too.
+    pub buf: Arc<Buf>,
+    /// Which bytes of it.
+    pub range: Range<usize>,
+}
+
 /// A request under way.
 pub struct Pending {
+    /// What is asked for.
+    pub order: Order,
     /// Where it starts.
     pub offset: u64,
     /// Its length in bytes.
@@ -40,9 +64,41 @@ pub enum Work {
         extents: Vec<(u32, u32)>,
         done: oneshot::Sender<Result<Vec<(u32, u32)>, Error>>,
     },
+    /// A command whose answer is only whether it was done; with the bytes until they are sent.
+    Change {
+        payload: Option<Payload>,
+        done: oneshot::Sender<Result<(), Error>>,
+    },
 }
 
 impl Pending {
+    /// Takes the bytes that are to be sent after the request.
+    pub fn payload(&mut self) -> Option<Payload> {
+        match &mut self.work {
+            Work::Change { payload, .. } => payload.take(),
+            Work::Read { .. } | Work::Status { .. } => None,
+        }
+    }
+
+    /// What it does, for messages.
+    pub fn action(&self) -> &'static str {
+        match self.order.command {
+            command::WRITE => "write",
+            command::WRITE_ZEROES => "zero",
+            command::FLUSH => "flush",
+            _ => "read",
+        }
+    }
+
+    /// Whether it has been waiting for too long where `limit` is what a read may take.
+    fn is_late(&self, limit: Duration) -> bool {
+        let limit = match self.order.command {
+            command::FLUSH | command::WRITE_ZEROES => limit * PATIENCE,
+            _ => limit,
+        };
+        self.since.elapsed() >= limit
+    }
+
     /// Hands the result to who waits for it. A read is whole only when every byte of it came.
     pub fn finish(self) {
         match self.work {
@@ -63,6 +119,9 @@ impl Pending {
                     None if extents.is_empty() => breach(format!("no block status at {}", self.offset)),
                     None => Ok(extents),
                 });
+            }
+            Work::Change { done, .. } => {
+                let _ = done.send(self.error.map_or(Ok(()), Err));
             }
         }
     }
@@ -149,10 +208,7 @@ impl Table {
 
     /// Whether a request has been waiting for longer than `limit`.
     pub fn waits_longer_than(&self, limit: Duration) -> bool {
-        self.lock()
-            .requests
-            .values()
-            .any(|request| request.since.elapsed() >= limit)
+        self.lock().requests.values().any(|request| request.is_late(limit))
     }
 
     /// Fails all requests, those to come too.

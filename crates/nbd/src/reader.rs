@@ -7,7 +7,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::time::timeout;
 
 use crate::Error;
-use crate::error::breach;
+use crate::error::{breach, meaning};
 use crate::handshake::text;
 use crate::pending::{Pending, Table, Work};
 use crate::wire::{self, chunk};
@@ -99,6 +99,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 Ok(()) => filled.add(0, request.len),
                 Err(error) => Err(error),
             },
+            Work::Change { .. } => Ok(()),
             _ => breach("a simple reply where a structured one was agreed upon"),
         };
         conclude(request, answer)
@@ -145,7 +146,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         self.fill(&mut offset).await?;
         let (start, end) = range(request, be64(&offset), len)?;
         let Work::Read { buf, filled, .. } = &mut request.work else {
-            return breach("data where block status was asked for");
+            return breach("data where it was not asked for");
         };
         filled.add(start, end)?;
         fill(&mut self.stream, &mut buf[start as usize..end as usize], self.limit).await
@@ -156,7 +157,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         self.fill(&mut body).await?;
         let (start, end) = range(request, be64(&body[..8]), be32(&body[8..]))?;
         let Work::Read { buf, filled, .. } = &mut request.work else {
-            return breach("a hole where block status was asked for");
+            return breach("a hole where it was not asked for");
         };
         filled.add(start, end)?;
         buf[start as usize..end as usize].fill(0);
@@ -171,7 +172,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         let mut body = vec![0; len as usize];
         self.fill(&mut body).await?;
         let Work::Status { extents, .. } = &mut request.work else {
-            return breach("block status where data was asked for");
+            return breach("block status where it was not asked for");
         };
         let (context, descriptors) = body.split_at(4);
         if Some(be32(context)) != self.context || !extents.is_empty() {
@@ -261,7 +262,13 @@ fn range(request: &Pending, offset: u64, len: u32) -> Result<(u32, u32), Error> 
 }
 
 fn request_error(request: &Pending, errno: u32, message: String) -> Error {
+    let message = if message.is_empty() {
+        meaning(errno).to_owned()
+    } else {
+        message
+    };
     Error::Request {
+        action: request.action(),
         offset: request.offset,
         len: request.len.into(),
         errno,

@@ -54,10 +54,62 @@ pub mod info {
 pub mod command {
     /// `NBD_CMD_READ`.
     pub const READ: u16 = 0;
+    /// `NBD_CMD_WRITE`.
+    pub const WRITE: u16 = 1;
     /// `NBD_CMD_DISC`.
     pub const DISCONNECT: u16 = 2;
+    /// `NBD_CMD_FLUSH`.
+    pub const FLUSH: u16 = 3;
+    /// `NBD_CMD_WRITE_ZEROES`.
+    pub const WRITE_ZEROES: u16 = 6;
     /// `NBD_CMD_BLOCK_STATUS`.
     pub const BLOCK_STATUS: u16 = 7;
+}
+
+/// Flags of commands.
+pub mod command_flag {
+    /// `NBD_CMD_FLAG_FUA`: answered once it is durable.
+    pub const FUA: u16 = 1;
+    /// `NBD_CMD_FLAG_NO_HOLE`: zeros that have their space.
+    pub const NO_HOLE: u16 = 1 << 1;
+    /// `NBD_CMD_FLAG_FAST_ZERO`: refused at once where it would be no faster than writing.
+    pub const FAST_ZERO: u16 = 1 << 4;
+}
+
+/// What an export can do ("Transmission flags").
+pub mod transmission {
+    /// `NBD_FLAG_HAS_FLAGS`: without it the others mean nothing.
+    pub const HAS_FLAGS: u16 = 1;
+    /// `NBD_FLAG_READ_ONLY`.
+    pub const READ_ONLY: u16 = 1 << 1;
+    /// `NBD_FLAG_SEND_FLUSH`.
+    pub const FLUSH: u16 = 1 << 2;
+    /// `NBD_FLAG_SEND_FUA`.
+    pub const FUA: u16 = 1 << 3;
+    /// `NBD_FLAG_SEND_WRITE_ZEROES`.
+    pub const WRITE_ZEROES: u16 = 1 << 6;
+    /// `NBD_FLAG_SEND_FAST_ZERO`.
+    pub const FAST_ZERO: u16 = 1 << 11;
+}
+
+/// Error numbers ("Error values").
+pub mod errno {
+    /// `NBD_EPERM`.
+    pub const PERM: u32 = 1;
+    /// `NBD_EIO`.
+    pub const IO: u32 = 5;
+    /// `NBD_ENOMEM`.
+    pub const NO_MEMORY: u32 = 12;
+    /// `NBD_EINVAL`.
+    pub const INVALID: u32 = 22;
+    /// `NBD_ENOSPC`.
+    pub const NO_SPACE: u32 = 28;
+    /// `NBD_EOVERFLOW`.
+    pub const OVERFLOW: u32 = 75;
+    /// `NBD_ENOTSUP`.
+    pub const NOT_SUPPORTED: u32 = 95;
+    /// `NBD_ESHUTDOWN`.
+    pub const SHUTDOWN: u32 = 108;
 }
 
 /// Chunks of structured replies.
@@ -83,9 +135,10 @@ pub const STATE_ZERO: u32 = 2;
 pub const MAX_STRING: usize = 4096;
 
 /// A request, ready to be sent. `offset` and `len` in bytes.
-pub fn request(command: u16, cookie: u64, offset: u64, len: u32) -> [u8; 28] {
+pub fn request(command: u16, flags: u16, cookie: u64, offset: u64, len: u32) -> [u8; 28] {
     let mut bytes = [0; 28];
     bytes[..4].copy_from_slice(&REQUEST_MAGIC.to_be_bytes());
+    bytes[4..6].copy_from_slice(&flags.to_be_bytes());
     bytes[6..8].copy_from_slice(&command.to_be_bytes());
     bytes[8..16].copy_from_slice(&cookie.to_be_bytes());
     bytes[16..24].copy_from_slice(&offset.to_be_bytes());

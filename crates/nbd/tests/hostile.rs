@@ -273,3 +273,40 @@ proptest! {
         });
     }
 }
+
+/// What a write of 8 bytes at 16 gives.
+async fn write(structured: bool, answer: Vec<u8>) -> Result<(), Error> {
+    let client = client(handshake(structured), answer).await.unwrap();
+    client.write(16, Buf::alone(8)).await
+}
+
+#[tokio::test]
+async fn a_write_is_done_only_when_the_server_says_so() {
+    let simple = |errno: u32| [&0x6744_6698_u32.to_be_bytes()[..], &errno.to_be_bytes(), &[0; 8]].concat();
+    for structured in [true, false] {
+        write(structured, simple(0)).await.unwrap();
+        let full = write(structured, simple(28)).await.unwrap_err();
+        assert!(
+            full.is_no_space() && full.to_string().contains("no space left"),
+            "{full}"
+        );
+        let silent = write(structured, Vec::new()).await.unwrap_err();
+        assert!(matches!(silent, Error::Timeout(_)), "{silent}");
+    }
+    write(true, chunk(1, 0, 0, &[])).await.unwrap();
+    let data = write(true, chunk(1, 1, 0, &data(16, b"12345678"))).await.unwrap_err();
+    assert!(matches!(data, Error::Protocol(_)), "{data}");
+    let bad = [&5u32.to_be_bytes()[..], &3u16.to_be_bytes(), b"bad"].concat();
+    let bad = write(true, chunk(1, 1 << 15 | 1, 0, &bad)).await.unwrap_err();
+    assert!(
+        matches!(
+            &bad,
+            Error::Request {
+                action: "write",
+                errno: 5,
+                ..
+            }
+        ),
+        "{bad}"
+    );
+}

@@ -1,65 +1,18 @@
 //! Against the real server, `qemu-nbd`.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod support;
+
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::Command;
 
 use futures::future::join_all;
+use support::Server;
 use tempfile::TempDir;
-use tokio::net::UnixStream;
 use vmferry_block::{Buf, Extent, Pool};
 use vmferry_nbd::{Client, Error};
 
 const MIB: u64 = 1 << 20;
-
-/// A `qemu-nbd` on a socket in a folder of its own.
-struct Server {
-    child: Child,
-    folder: TempDir,
-}
-
-impl Server {
-    async fn start(folder: TempDir, format: &str, image: &Path, more: &[&str]) -> Self {
-        let socket = folder.path().join("nbd");
-        let child = Command::new("qemu-nbd")
-            .args([
-                "--read-only",
-                "--persistent",
-                "--shared=0",
-                "--export-name=disk",
-                "--format",
-                format,
-                "--socket",
-            ])
-            .arg(&socket)
-            .args(more)
-            .arg(image)
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
-        let server = Self { child, folder };
-        for _ in 0..200 {
-            if UnixStream::connect(server.folder.path().join("nbd")).await.is_ok() {
-                return server;
-            }
-            tokio::time::sleep(Duration::from_millis(25)).await;
-        }
-        panic!("qemu-nbd does not listen");
-    }
-
-    async fn open(&self, export: &str) -> Result<Client, Error> {
-        let stream = UnixStream::connect(self.folder.path().join("nbd")).await.unwrap();
-        Client::connect(stream, export).await
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 fn pattern(at: u64) -> u8 {
     (at / 512 % 251) as u8 + 1
@@ -117,7 +70,7 @@ async fn reads_a_sparse_raw_disk() {
     let folder = TempDir::new().unwrap();
     let image = folder.path().join("disk.raw");
     let extents = sparse_raw(&image);
-    let server = Server::start(folder, "raw", &image, &[]).await;
+    let server = Server::start(folder, "raw", &image, &["--read-only"]).await;
     let client = server.open("disk").await.unwrap();
     check_content(&client, &extents).await;
     client.disconnect().await;
@@ -134,7 +87,7 @@ async fn reads_a_sparse_qcow2_disk() {
         .arg(&image)
         .status();
     assert!(status.unwrap().success());
-    let server = Server::start(folder, "qcow2", &image, &[]).await;
+    let server = Server::start(folder, "qcow2", &image, &["--read-only"]).await;
     let client = server.open("disk").await.unwrap();
     check_content(&client, &extents).await;
     client.disconnect().await;
@@ -146,7 +99,7 @@ async fn reads_what_no_single_request_can() {
     let image = folder.path().join("disk.raw");
     let bytes: Vec<u8> = (0..40 * MIB).map(pattern).collect();
     std::fs::write(&image, &bytes).unwrap();
-    let server = Server::start(folder, "raw", &image, &[]).await;
+    let server = Server::start(folder, "raw", &image, &["--read-only"]).await;
     let client = server.open("disk").await.unwrap();
     let whole = client.read(0, Buf::alone(bytes.len())).await.unwrap();
     assert!(whole[..] == bytes[..]);
@@ -162,7 +115,7 @@ async fn a_missing_export_is_named() {
     let folder = TempDir::new().unwrap();
     let image = folder.path().join("disk.raw");
     std::fs::write(&image, vec![1; 4096]).unwrap();
-    let server = Server::start(folder, "raw", &image, &[]).await;
+    let server = Server::start(folder, "raw", &image, &["--read-only"]).await;
     let error = server.open("other").await.err().unwrap();
     assert!(
         matches!(&error, Error::NoExport { name, .. } if name == "other"),
@@ -175,11 +128,10 @@ async fn a_server_that_dies_fails_what_is_under_way_and_what_comes_after() {
     let folder = TempDir::new().unwrap();
     let image = folder.path().join("disk.raw");
     std::fs::write(&image, vec![1; 1 << 20]).unwrap();
-    let mut server = Server::start(folder, "raw", &image, &[]).await;
+    let mut server = Server::start(folder, "raw", &image, &["--read-only"]).await;
     let client = server.open("disk").await.unwrap();
     client.read(0, Buf::alone(4096)).await.unwrap();
-    server.child.kill().unwrap();
-    server.child.wait().unwrap();
+    server.kill();
     for _ in 0..3 {
         let error = client.read(0, Buf::alone(4096)).await.unwrap_err();
         assert!(matches!(error, Error::Closed | Error::Io(_)), "{error}");
