@@ -18,7 +18,7 @@ mod place;
 mod qcow2;
 mod source;
 mod tables;
-mod vmdk;
+pub mod vmdk;
 
 pub use error::{Error, Kind};
 pub use format::{ImageFormat, UnknownFormat};

@@ -4,4 +4,8 @@
 //! hold the descriptor of a disk of which it is the only extent. A stream-optimized one has compressed grains and is written
 //! front to back.
 
+mod read;
 pub(crate) mod spec;
+pub mod stream;
+
+pub(crate) use self::read::Vmdk;
