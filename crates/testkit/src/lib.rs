@@ -3,7 +3,7 @@
 //! - [`Host`] is a libvirt daemon of its own, up in a fraction of a second, gone with the test, however the test ends.
 //! - [`GuestSpec`] and [`Guest`] are a VM on a host: usually the micro guest, a boot sector whose two ordered counters prove
 //!   that an image is a point in time.
-//! - [`stores`] are real staging servers, and [`Proxy`] is a way to one that can be cut.
+//! - [`stores`] are real staging servers, [`Proxy`] is a way to one that can be cut, and [`front::Front`] one that misbehaves.
 //! - [`World`] is everything on some hosts and in some folders, so that a test can assert what came and what went.
 //!
 //! A step that fails ends the test: functions here panic with what was tried and what came back, instead of returning errors.
@@ -13,6 +13,7 @@
 
 mod command;
 mod console;
+pub mod front;
 mod guest;
 mod host;
 pub mod image;
