@@ -33,3 +33,25 @@ impl FaultKind for Kind {
         }
     }
 }
+
+/// Why an image is refused, before it is said which image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) kind: Kind,
+    pub(crate) detail: String,
+    pub(crate) remedy: &'static str,
+}
+
+impl Refusal {
+    pub(crate) fn new(kind: Kind, detail: impl Into<String>, remedy: &'static str) -> Self {
+        let detail = detail.into();
+        Self { kind, detail, remedy }
+    }
+
+    /// The error of opening the image of this format and name.
+    pub(crate) fn of(self, format: &str, name: &str) -> Error {
+        Fault::new(self.kind, "open", format!("{format} image {name}"))
+            .detail(self.detail)
+            .remedy(self.remedy)
+    }
+}

@@ -41,7 +41,7 @@ impl Image {
     pub async fn open(source: Source, opener: &dyn Opener, limits: Limits) -> Result<Self, Error> {
         let tables = Arc::new(Tables::new(limits.cache));
         let top = source.name.clone();
-        let mut layers = Vec::new();
+        let mut layers: Vec<Layer> = Vec::new();
         let mut next = Some(source);
         while let Some(source) = next {
             let depth = layers.len() as u32;
@@ -54,6 +54,9 @@ impl Image {
                     .remedy("flatten it first: qemu-img convert -O qcow2"));
             }
             let layer = Layer::open(source, opener, &tables).await?;
+            if let Some(above) = layers.last() {
+                Layer::check_backing(above, &layer)?;
+            }
             next = match layer.backing() {
                 Some(backing) => {
                     let backing = BackingRef {

@@ -10,6 +10,7 @@ use crate::place::{Place, SECTOR, Segment, Spot};
 use crate::qcow2::Qcow2;
 use crate::source::Backing;
 use crate::tables::Tables;
+use crate::vmdk::Vmdk;
 use crate::{Error, ImageFormat, Kind, Opener, Source};
 
 /// An open image of one of the formats that are read.
@@ -18,21 +19,27 @@ pub(crate) enum Layer {
     Raw(Source),
     /// The file has tables.
     Qcow2(Box<Qcow2>),
+    /// A descriptor and files with tables or without.
+    Vmdk(Box<Vmdk>),
 }
 
 impl Layer {
     /// Opens an image of a chain that shares `tables`, without its backing file.
     pub(crate) async fn open(source: Source, opener: &dyn Opener, tables: &Arc<Tables>) -> Result<Self, Error> {
-        let _ = opener;
         Ok(match source.format {
             ImageFormat::Raw => Self::Raw(source),
             ImageFormat::Qcow2 => Self::Qcow2(Box::new(Qcow2::open(source, tables).await?)),
-            ImageFormat::Vmdk => {
-                return Err(Fault::new(Kind::Unsupported, "open", format!("image {}", source.name))
-                    .detail("vmdk is not read yet")
-                    .remedy("convert it first: qemu-img convert -O qcow2"));
-            }
+            ImageFormat::Vmdk => Self::Vmdk(Box::new(Vmdk::open(source, opener, tables).await?)),
         })
+    }
+
+    /// Refuses a backing file that is not the one that this image was made over, where that can be told.
+    pub(crate) fn check_backing(&self, below: &Self) -> Result<(), Error> {
+        match (self, below) {
+            (Self::Vmdk(vmdk), Self::Vmdk(parent)) => vmdk.check_parent(Some(parent), below.name()),
+            (Self::Vmdk(vmdk), _) => vmdk.check_parent(None, below.name()),
+            _ => Ok(()),
+        }
     }
 
     /// The file that was opened first, and what the others are called after.
@@ -40,6 +47,7 @@ impl Layer {
         match self {
             Self::Raw(source) => source,
             Self::Qcow2(qcow2) => qcow2.source(),
+            Self::Vmdk(vmdk) => vmdk.source(),
         }
     }
 
@@ -47,6 +55,7 @@ impl Layer {
     pub(crate) fn file(&self, number: u32) -> Option<&Source> {
         match self {
             Self::Raw(_) | Self::Qcow2(_) => (number == 0).then(|| self.source()),
+            Self::Vmdk(vmdk) => vmdk.file(number),
         }
     }
 
@@ -67,6 +76,7 @@ impl Layer {
                 size.div_ceil(SECTOR).saturating_mul(SECTOR)
             }
             Self::Qcow2(qcow2) => qcow2.size(),
+            Self::Vmdk(vmdk) => vmdk.size(),
         }
     }
 
@@ -74,6 +84,7 @@ impl Layer {
         match self {
             Self::Raw(_) => None,
             Self::Qcow2(qcow2) => qcow2.backing(),
+            Self::Vmdk(vmdk) => vmdk.backing(),
         }
     }
 
@@ -82,6 +93,7 @@ impl Layer {
         match self {
             Self::Raw(_) => Ok(()),
             Self::Qcow2(qcow2) => qcow2.check_tables().await,
+            Self::Vmdk(vmdk) => vmdk.check_tables().await,
         }
     }
 
@@ -90,6 +102,7 @@ impl Layer {
         match self {
             Self::Raw(_) => Ok(u64::MAX),
             Self::Qcow2(qcow2) => qcow2.load_tables(at, window).await,
+            Self::Vmdk(vmdk) => vmdk.load_tables(at, window).await,
         }
     }
 
@@ -99,6 +112,7 @@ impl Layer {
         match self {
             Self::Raw(source) => Ok(locate_raw(source, at, len, 0)),
             Self::Qcow2(qcow2) => qcow2.locate(at, len).await,
+            Self::Vmdk(vmdk) => vmdk.locate(at, len).await,
         }
     }
 
@@ -107,6 +121,7 @@ impl Layer {
         match self {
             Self::Raw(_) => None,
             Self::Qcow2(qcow2) => (file == 0).then(|| qcow2.codec()),
+            Self::Vmdk(vmdk) => vmdk.codec(file),
         }
     }
 

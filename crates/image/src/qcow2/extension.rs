@@ -1,8 +1,9 @@
 //! The extensions behind the header [Header extensions].
 
 use super::fields::Fields;
-use super::header::{Refusal, corrupt};
+use super::header::corrupt;
 use super::spec;
+use crate::error::Refusal;
 
 /// What is read of them. Others, and what they are for, can be ignored: who needs to know them is told by a feature bit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

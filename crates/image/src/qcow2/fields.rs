@@ -1,6 +1,7 @@
 //! Big-endian numbers and text at offsets of a header.
 
-use super::header::{Refusal, corrupt};
+use super::header::corrupt;
+use crate::error::Refusal;
 
 /// The bytes of the first cluster.
 pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);

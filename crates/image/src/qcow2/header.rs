@@ -10,6 +10,7 @@ use super::fields::Fields;
 use super::spec;
 use crate::Kind;
 use crate::codec::Codec;
+use crate::error::Refusal;
 use crate::place::SECTOR;
 use crate::source::Backing;
 
@@ -35,14 +36,6 @@ pub(crate) struct Header {
     pub(crate) bitmaps: Option<Bitmaps>,
 }
 
-/// Why a header is refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Refusal {
-    pub(crate) kind: Kind,
-    pub(crate) detail: String,
-    pub(crate) remedy: &'static str,
-}
-
 const CHECK: &str = "check it with qemu-img check";
 const CONVERT: &str = "rewrite it first: qemu-img convert -O qcow2";
 
@@ -51,8 +44,7 @@ pub(crate) fn corrupt(detail: impl Into<String>) -> Refusal {
 }
 
 fn refuse(kind: Kind, detail: impl Into<String>, remedy: &'static str) -> Refusal {
-    let detail = detail.into();
-    Refusal { kind, detail, remedy }
+    Refusal::new(kind, detail, remedy)
 }
 
 /// The bytes of a cluster, given the first bytes of the file: as much as must be read to parse the header.

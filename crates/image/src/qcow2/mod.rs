@@ -20,6 +20,7 @@ use vmferry_fault::Fault;
 use self::entry::Format;
 use self::header::Header;
 use crate::codec::Codec;
+use crate::error::Refusal;
 use crate::place::{Place, Segment, Spot};
 use crate::source::Backing;
 use crate::tables::{FileTables, SLICE, Tables, be64};
@@ -37,11 +38,7 @@ impl Qcow2 {
     pub(crate) async fn open(source: Source, tables: &Arc<Tables>) -> Result<Self, Error> {
         let file_size = source.file.size();
         let start = source.read(0, file_size.min(512)).await?;
-        let refuse = |refusal: header::Refusal| {
-            Fault::new(refusal.kind, "open", format!("qcow2 image {}", source.name))
-                .detail(refusal.detail)
-                .remedy(refusal.remedy)
-        };
+        let refuse = |refusal: Refusal| refusal.of("qcow2", &source.name);
         let cluster_size = header::cluster_size(&start).map_err(refuse)?;
         let cluster = source.read(0, file_size.min(cluster_size)).await?;
         let header = Header::parse(&cluster, file_size).map_err(refuse)?;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tempfile::TempDir;
 use vmferry_block::{AllocationMap, Buf, LocalFile, ReadAt};
-use vmferry_image::{BackingRef, Error, Image, ImageFormat, Kind, Limits, Opener, Source};
+use vmferry_image::{BackingRef, Error, ExtentRef, Image, ImageFormat, Kind, Limits, Opener, Source};
 
 /// A folder of images that goes away with the test.
 pub struct Folder(TempDir);
@@ -29,13 +29,18 @@ impl Folder {
         self.run("qemu-img", args)
     }
 
-    /// Runs commands of qemu-io on an image.
+    /// Runs commands of qemu-io on an image whose format its extension says.
     pub fn qemu_io(&self, image: &str, commands: &[&str]) {
-        let mut args = vec!["-f", "qcow2"];
+        let mut args = vec!["-f", format_of(image)];
         args.extend(commands.iter().flat_map(|command| ["-c", command]));
         args.push(image);
         let output = self.run("qemu-io", &args);
         assert!(!output.contains("failed"), "{output}");
+    }
+
+    /// Writes a file.
+    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        std::fs::write(self.path(name), bytes).unwrap();
     }
 
     fn run(&self, program: &str, args: &[&str]) -> String {
@@ -60,16 +65,19 @@ impl Folder {
 
     /// What a guest sees of an image, by qemu-img.
     pub fn content(&self, name: &str) -> Vec<u8> {
-        self.qemu_img(&["convert", "-f", "qcow2", "-O", "raw", name, "content.raw"]);
+        self.qemu_img(&["convert", "-f", format_of(name), "-O", "raw", name, "content.raw"]);
         std::fs::read(self.path("content.raw")).unwrap()
     }
 
     /// Where an image has data, by qemu-img.
     pub fn map(&self, name: &str, capacity: u64) -> AllocationMap {
-        let json = self.qemu_img(&["map", "--output=json", "-f", "qcow2", name]);
+        let json = self.qemu_img(&["map", "--output=json", "-f", format_of(name), name]);
         let extents: Vec<serde_json::Value> = serde_json::from_str(&json).unwrap();
         let mut map = AllocationMap::builder(capacity);
-        for extent in extents.iter().filter(|extent| extent["data"] == true) {
+        // Of plain files, qemu-img says data of holes, too.
+        let plain_holes = format_of(name) != "qcow2";
+        let data = |extent: &serde_json::Value| extent["data"] == true && !(plain_holes && extent["zero"] == true);
+        for extent in extents.iter().filter(|extent| data(extent)) {
             let (start, len) = (extent["start"].as_u64().unwrap(), extent["length"].as_u64().unwrap());
             map.data(start, len).unwrap();
         }
@@ -77,15 +85,30 @@ impl Folder {
     }
 }
 
+/// The format that a name's extension says: qcow2 without one.
+fn format_of(name: &str) -> &str {
+    name.rsplit_once('.').map_or("qcow2", |(_, extension)| extension)
+}
+
 #[async_trait]
 impl Opener for Folder {
     async fn open_backing(&self, backing: &BackingRef) -> Result<Source, Error> {
-        let missing = || Error::new(Kind::Missing, "open", backing.path.clone());
-        let file = LocalFile::open(self.path(&backing.path)).await.map_err(|_| missing())?;
-        let format: ImageFormat = backing.format.as_deref().unwrap().parse().unwrap();
+        let format = backing.format.as_deref().unwrap().parse().unwrap();
+        self.source(&backing.path, format).await
+    }
+
+    async fn open_extent(&self, extent: &ExtentRef) -> Result<Source, Error> {
+        self.source(&extent.path, extent.format).await
+    }
+}
+
+impl Folder {
+    async fn source(&self, name: &str, format: ImageFormat) -> Result<Source, Error> {
+        let missing = || Error::new(Kind::Missing, "open", name);
+        let file = LocalFile::open(self.path(name)).await.map_err(|_| missing())?;
         let holes = Some(file.data_extents().await.unwrap()).filter(|_| format == ImageFormat::Raw);
         Ok(Source {
-            name: backing.path.clone(),
+            name: name.to_owned(),
             format,
             file: Arc::new(file),
             holes,
