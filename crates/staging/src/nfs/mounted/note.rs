@@ -6,6 +6,7 @@ use rustix::io::Errno;
 use super::fault::fault;
 use super::io::{self, errno};
 use super::tree::Tree;
+use crate::nfs::names;
 use crate::{Error, Kind, ObjectKey};
 
 /// The longest note that is read, in bytes. A longer one is not ours.
@@ -16,7 +17,7 @@ pub(super) fn read(tree: &Tree, key: &ObjectKey) -> Result<Option<String>, Error
         return Ok(None);
     };
     let load = || {
-        let file = io::open(&seat, &file_name(seat.name), OFlags::RDONLY)?;
+        let file = io::open(&seat, &names::note(seat.name), OFlags::RDONLY)?;
         let len = usize::try_from(rustix::fs::fstat(file.buffered())?.st_size).unwrap_or(usize::MAX);
         let mut bytes = vec![0; len.min(LONGEST + 1)];
         let n = file.read_full(0, &mut bytes).map_err(|error| errno(&error))?;
@@ -36,7 +37,7 @@ pub(super) fn read(tree: &Tree, key: &ObjectKey) -> Result<Option<String>, Error
 
 pub(super) fn write(tree: &Tree, key: &ObjectKey, text: &str) -> Result<(), Error> {
     tree.make("write", key, |seat| {
-        let new = format!(".{}.{:016x}.new", seat.name, rand::random::<u64>());
+        let new = names::new_note(seat.name);
         let file = seat.create(&new)?;
         let fill = || {
             let mut bytes = text.as_bytes();
@@ -47,7 +48,7 @@ pub(super) fn write(tree: &Tree, key: &ObjectKey, text: &str) -> Result<(), Erro
                 at += n as u64;
             }
             rustix::fs::fdatasync(&file)?;
-            seat.replace(&new, &file_name(seat.name))
+            seat.replace(&new, &names::note(seat.name))
         };
         fill().inspect_err(|_| seat.remove(&new).unwrap_or_default())
     })
@@ -55,20 +56,10 @@ pub(super) fn write(tree: &Tree, key: &ObjectKey, text: &str) -> Result<(), Erro
 
 pub(super) fn delete(tree: &Tree, key: &ObjectKey) -> Result<(), Error> {
     if let Some(seat) = tree.find("delete", key)? {
-        let remove = || seat.remove(&file_name(seat.name)).and_then(|()| seat.sync());
+        let remove = || seat.remove(&names::note(seat.name)).and_then(|()| seat.sync());
         remove().map_err(|errno| fault("delete", object(tree, key), errno))?;
     }
     tree.prune(key)
-}
-
-/// Whether what follows `.<name>.` in a file name is that of a note on its way.
-pub(super) fn is_half_written(rest: &str) -> bool {
-    let id = rest.strip_suffix(".new");
-    id.is_some_and(|id| id.len() == 16 && id.chars().all(|digit| digit.is_ascii_hexdigit()))
-}
-
-fn file_name(name: &str) -> String {
-    format!(".{name}.note")
 }
 
 fn object(tree: &Tree, key: &ObjectKey) -> String {

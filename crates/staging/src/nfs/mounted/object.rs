@@ -9,18 +9,21 @@ use vmferry_block::{Buf, DirectFile};
 use super::fault::fault;
 use super::io::{self, errno};
 use super::tree::Tree;
+use crate::nfs::names;
 use crate::{Error, Kind, ObjectKey, ObjectMeta};
 
 /// How many objects are kept open for reading.
 const OPEN: usize = 8;
 
-/// Length and version of a file: inode, time of the last change of its bytes, and length.
+/// Length and version of a file.
 pub(super) fn meta_of(stat: &Stat) -> ObjectMeta {
     ObjectMeta {
         len: stat.st_size.cast_unsigned(),
-        version: format!(
-            "{:x}-{:x}.{:x}-{:x}",
-            stat.st_ino, stat.st_mtime, stat.st_mtime_nsec, stat.st_size
+        version: names::version(
+            stat.st_ino,
+            stat.st_mtime,
+            stat.st_mtime_nsec,
+            stat.st_size.cast_unsigned(),
         ),
     }
 }

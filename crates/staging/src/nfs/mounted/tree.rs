@@ -8,6 +8,7 @@ use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::fault::fault;
+use crate::nfs::names;
 use crate::{Error, Kind, ObjectKey};
 
 /// Mode of the folders that we make.
@@ -117,7 +118,7 @@ impl Tree {
     /// Whether the path is a folder that can be written and has room for `need` bytes.
     pub(super) fn check(&self, need: u64) -> Result<(), Error> {
         let root = self.root("use")?;
-        let probe = format!(".vmferry-{:016x}.check", rand::random::<u64>());
+        let probe = names::probe();
         let seat = Seat {
             folder: root,
             name: &probe,
