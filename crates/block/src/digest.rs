@@ -141,7 +141,7 @@ pub struct ContentDigest {
     leaf: blake3::Hasher,
     /// Where the next byte goes; everything before it is settled.
     position: u64,
-    /// Whether the current leaf has had any byte other than zero.
+    /// Whether the current leaf has had any byte other than zero. What came before the first one is not hashed yet.
     dirty: bool,
 }
 
@@ -191,8 +191,10 @@ impl ContentDigest {
         while !bytes.is_empty() {
             let left = LEAF - self.position % LEAF;
             let (now, later) = bytes.split_at(bytes.len().min(left as usize));
-            self.leaf.update(now);
-            self.dirty = self.dirty || !is_zero(now);
+            if self.dirty || !is_zero(now) {
+                self.catch_up();
+                self.leaf.update(now);
+            }
             self.advance(now.len() as u64);
             bytes = later;
         }
@@ -232,6 +234,18 @@ impl ContentDigest {
         self.root.finish()
     }
 
+    /// Hashes the zeros before the first other byte of a leaf, which is here.
+    fn catch_up(&mut self) {
+        const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        let mut zeros = if self.dirty { 0 } else { (self.position % LEAF) as usize };
+        while zeros > 0 {
+            let now = zeros.min(ZEROS.len());
+            self.leaf.update(&ZEROS[..now]);
+            zeros -= now;
+        }
+        self.dirty = true;
+    }
+
     fn zeros_until(&mut self, end: u64) {
         const ZEROS: [u8; 4096] = [0; 4096];
         let end = end.min(self.capacity);
@@ -242,10 +256,8 @@ impl ContentDigest {
                 self.leaf.update(&ZEROS[..n as usize]);
                 self.advance(n);
             } else if end - self.position < in_leaf {
-                // The leaf may yet get data, and its hash covers the zeros before it.
-                let n = (end - self.position).min(ZEROS.len() as u64);
-                self.leaf.update(&ZEROS[..n as usize]);
-                self.advance(n);
+                // The leaf may yet get data; its hash then begins with the zeros before it.
+                self.advance(end - self.position);
             } else {
                 self.advance(in_leaf);
                 self.skip_clean_leaves(end);
@@ -272,10 +284,12 @@ impl ContentDigest {
     }
 }
 
-/// Whether every byte is zero.
-fn is_zero(bytes: &[u8]) -> bool {
-    let (words, rest) = bytes.as_chunks::<64>();
-    words.iter().all(|word| *word == [0; 64]) && rest.iter().all(|byte| *byte == 0)
+/// Whether every byte is zero. Data is told from its first bytes; zeros are compared with themselves, which is as fast as
+/// memory can be read.
+pub fn is_zero(bytes: &[u8]) -> bool {
+    const HEAD: usize = 64;
+    let (head, rest) = bytes.split_at(bytes.len().min(HEAD));
+    head.iter().fold(0, |seen, byte| seen | byte) == 0 && *rest == bytes[..rest.len()]
 }
 
 fn hex(bytes: &[u8]) -> String {

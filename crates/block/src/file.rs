@@ -4,6 +4,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek as _, SeekFrom};
+use std::ops::Range;
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -102,6 +103,16 @@ impl LocalFileWriter {
     pub async fn write_at(&self, offset: u64, buf: impl Into<Arc<Buf>>) -> io::Result<()> {
         let (file, buf) = (Arc::clone(&self.file), buf.into());
         workers::run(move || file.write_all(offset, &buf)).await
+    }
+
+    /// Writes the part `range` of `buf` at `offset`.
+    pub async fn write_range_at(&self, offset: u64, buf: Arc<Buf>, range: Range<usize>) -> io::Result<()> {
+        let file = Arc::clone(&self.file);
+        workers::run(move || match buf.get(range) {
+            Some(bytes) => file.write_all(offset, bytes),
+            None => Err(io::ErrorKind::InvalidInput.into()),
+        })
+        .await
     }
 
     /// Cuts the file, or grows it with a hole.

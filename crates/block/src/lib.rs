@@ -16,7 +16,7 @@ mod read;
 mod workers;
 
 pub use buf::{ALIGN, Buf, Lender, Pool, View};
-pub use digest::{ContentDigest, ContentState, Digest, LEAF, ObjectHash, ObjectState, ParseDigestError};
+pub use digest::{ContentDigest, ContentState, Digest, LEAF, ObjectHash, ObjectState, ParseDigestError, is_zero};
 pub use direct::DirectFile;
 pub use extent::{AllocationMap, Extent, MapBuilder, OutOfOrder};
 pub use file::{LocalFile, LocalFileWriter};

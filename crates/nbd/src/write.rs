@@ -1,5 +1,6 @@
 //! Changing an export: writes, zeros, flushes.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use futures::future::try_join_all;
@@ -65,16 +66,24 @@ impl Client {
     /// [`Error::ReadOnly`], [`Error::OutOfRange`] and [`Error::Unaligned`] before anything is sent. After any other error,
     /// what the export holds there is not known.
     pub async fn write(&self, offset: u64, buf: impl Into<Arc<Buf>>) -> Result<(), Error> {
-        self.send(offset, buf.into(), 0).await
+        let buf = buf.into();
+        let whole = 0..buf.len();
+        self.write_range(offset, buf, whole).await
+    }
+
+    /// Writes the part `range` of `buf` at `offset`. Errors as of [`write`](Self::write).
+    pub async fn write_range(&self, offset: u64, buf: Arc<Buf>, range: Range<usize>) -> Result<(), Error> {
+        self.send(offset, buf, range, 0).await
     }
 
     /// As [`write`](Self::write), and durable when it returns, as far as the server can make it so.
     pub async fn write_durably(&self, offset: u64, buf: impl Into<Arc<Buf>>) -> Result<(), Error> {
         let buf = buf.into();
+        let whole = 0..buf.len();
         if self.has(transmission::FUA) {
-            return self.send(offset, buf, command_flag::FUA).await;
+            return self.send(offset, buf, whole, command_flag::FUA).await;
         }
-        self.send(offset, buf, 0).await?;
+        self.send(offset, buf, whole, 0).await?;
         self.flush().await
     }
 
@@ -137,18 +146,19 @@ impl Client {
     }
 
     /// Sends a write, in pieces that the server takes.
-    async fn send(&self, offset: u64, buf: Arc<Buf>, flags: u16) -> Result<(), Error> {
-        self.check_change(offset, buf.len() as u64)?;
+    async fn send(&self, offset: u64, buf: Arc<Buf>, range: Range<usize>, flags: u16) -> Result<(), Error> {
+        let range = range.start.min(buf.len())..range.end.min(buf.len());
+        self.check_change(offset, range.len() as u64)?;
         let order = Order {
             command: command::WRITE,
             flags,
         };
         let max = self.blocks().max as usize;
-        let pieces = (0..buf.len()).step_by(max).map(|start| {
-            let range = start..buf.len().min(start + max);
-            let (at, len) = (offset + start as u64, range.len() as u32);
+        let pieces = range.clone().step_by(max).map(|start| {
+            let piece = start..range.end.min(start + max);
+            let (at, len) = (offset + (start - range.start) as u64, piece.len() as u32);
             let buf = Arc::clone(&buf);
-            self.change(order, at, len, Some(Payload { buf, range }))
+            self.change(order, at, len, Some(Payload { buf, range: piece }))
         });
         try_join_all(pieces).await.map(drop)
     }

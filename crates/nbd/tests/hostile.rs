@@ -138,7 +138,7 @@ async fn replies_that_lie_are_refused() {
         "twice",
     )
     .await;
-    refused(chunk(1, 5, 0, &status(7, &[(512, 0)])), "where data was asked for").await;
+    refused(chunk(1, 5, 0, &status(7, &[(512, 0)])), "where it was not asked for").await;
     refused(chunk(0, 0, 0, &[]), "type 0").await;
     refused(chunk(1, 77, 0, &[]), "type 77").await;
     refused(chunk(1, 0x8001, 0, b"\0\0\0\x05\xff\xff"), "longer than the chunk").await;
@@ -188,7 +188,7 @@ async fn block_status_that_lies_is_refused() {
         (chunk(1, 5, 0, &status(7, &[])), "block status of 4 bytes"),
         (chunk(1, 5, 0, &status(7, &[(0, 0), (512, 0)])), "no bytes"),
         (chunk(1, 0, 0, &[]), "no block status"),
-        (chunk(1, 1, 0, &data(0, b"1")), "where block status was asked for"),
+        (chunk(1, 1, 0, &data(0, b"1")), "where it was not asked for"),
         (chunk(1, 5, 0, &[0; 11]), "of 11 bytes"),
     ] {
         let client = client(handshake(true), answer).await.unwrap();
