@@ -14,7 +14,7 @@ mod sparse;
 
 use std::sync::Arc;
 
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use vmferry_block::Buf;
 
 use self::descriptor::{Descriptor, ExtentKind, ExtentLine};
@@ -109,17 +109,19 @@ impl Vmdk {
             (index as u32 + 1, line, start)
         });
         let parts: Vec<_> = parts.collect();
-        let opened = parts.into_iter().map(|(number, line, first)| {
-            let from = source.name.clone();
+        let open = |(number, line, first): (u32, &ExtentLine, u64)| {
+            let (line, from) = (line.clone(), source.name.clone());
             async move {
                 let Some((path, format)) = line.kind.file() else {
                     return Ok(Extent::zero(first, line.sectors));
                 };
                 let path = path.to_owned();
                 let file = opener.open_extent(&ExtentRef { from, path, format }).await?;
-                Extent::open(file, line, first, number, tables).await
+                Extent::open(file, &line, first, number, tables).await
             }
-        });
+            .boxed()
+        };
+        let opened: Vec<_> = parts.into_iter().map(open).collect();
         let opened: Result<Vec<_>, Error> = futures::stream::iter(opened).buffered(FILES).try_collect().await;
         Self::new(source, descriptor, opened?)
     }
@@ -210,15 +212,19 @@ impl Vmdk {
         let share = window / FILES as u64;
         let first = self.extent_at(at);
         let ahead = self.extents.get(first..).unwrap_or_default().iter().take(FILES);
-        let loads = ahead.map(|extent| async move {
-            let start = extent.first.max(at);
-            let loaded = match extent.as_sparse() {
-                Some(sparse) if self.extents.len() == 1 => sparse.load_tables(start, window).await?,
-                Some(sparse) => sparse.load_tables(start, share).await?,
-                None => extent.end(),
+        let mut loads = Vec::with_capacity(FILES);
+        for extent in ahead {
+            let load = async move {
+                let start = extent.first.max(at);
+                let loaded = match extent.as_sparse() {
+                    Some(sparse) if self.extents.len() == 1 => sparse.load_tables(start, window).await?,
+                    Some(sparse) => sparse.load_tables(start, share).await?,
+                    None => extent.end(),
+                };
+                Ok::<_, Error>((loaded, extent.end()))
             };
-            Ok::<_, Error>((loaded, extent.end()))
-        });
+            loads.push(load.boxed());
+        }
         let mut loads = futures::stream::iter(loads).buffered(FILES);
         let (mut until, mut whole) = (at, true);
         while let Some((loaded, end)) = loads.try_next().await? {
