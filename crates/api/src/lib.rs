@@ -13,6 +13,7 @@ mod duration;
 mod key;
 mod migration;
 mod provider;
+mod rate;
 mod status;
 mod virtual_machine;
 
@@ -31,6 +32,7 @@ pub use migration::{
     VMMigration, VMMigrationSpec,
 };
 pub use provider::{Provider, ProviderDefaults, ProviderSpec, ProviderStatus, ProviderType};
+pub use rate::{ByteRate, ParseRateError};
 pub use status::{DiskStatus, Phase, SourcePower, VMMigrationStatus};
 pub use virtual_machine::{
     ImportedDisk, PowerStateSpec, VirtualMachine, VirtualMachineNetwork, VirtualMachineSpec, VirtualMachineStatus,

@@ -11,6 +11,10 @@ pub const LABEL_SOURCE_PROVIDER: &str = "migration.virtrigaud.io/source-provider
 /// Label: the target provider's type.
 pub const LABEL_TARGET_PROVIDER: &str = "migration.virtrigaud.io/target-provider";
 
+/// Annotation: at how many bytes per second a migration's disks are moved at most, as a [`ByteRate`](crate::ByteRate). A change
+/// counts from the next transfer on.
+pub const ANNOTATION_BANDWIDTH_LIMIT: &str = "migration.virtrigaud.io/bandwidth-limit";
+
 /// Condition types.
 pub mod condition {
     /// Source and target validation complete.

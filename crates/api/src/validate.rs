@@ -5,7 +5,8 @@ use std::fmt;
 use kube::core::cel::{ErrorKind, Validator};
 use serde_json::Value;
 
-use crate::{VMMigration, crd};
+use crate::names::ANNOTATION_BANDWIDTH_LIMIT;
+use crate::{ByteRate, ParseRateError, VMMigration, crd};
 
 /// A rule that an object breaks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +34,19 @@ pub fn migration(object: &VMMigration) -> Vec<Violation> {
     check(object, None)
 }
 
+/// The limit that a migration's annotation sets. A cluster does not look at annotations, so whoever goes by it has to.
+pub fn bandwidth_limit(object: &VMMigration) -> Result<Option<ByteRate>, Violation> {
+    let annotations = object.metadata.annotations.as_ref();
+    let Some(text) = annotations.and_then(|all| all.get(ANNOTATION_BANDWIDTH_LIMIT)) else {
+        return Ok(None);
+    };
+    text.parse().map(Some).map_err(|error: ParseRateError| Violation {
+        field: format!("metadata.annotations[{ANNOTATION_BANDWIDTH_LIMIT}]"),
+        value: None,
+        message: error.to_string(),
+    })
+}
+
 /// What is wrong with a migration that is to replace `old`: its own rules, and the fields that may not change.
 pub fn migration_update(object: &VMMigration, old: &VMMigration) -> Vec<Violation> {
     check(object, Some(old))
@@ -46,7 +60,7 @@ fn check(object: &VMMigration, old: Option<&VMMigration>) -> Vec<Violation> {
     ) else {
         return vec![unusable("the object cannot be written as JSON")];
     };
-    let mut found = Vec::new();
+    let mut found: Vec<_> = bandwidth_limit(object).err().into_iter().collect();
     bounds(crd.schema(), &json, "", &mut found);
     if found.is_empty() {
         cel(crd.schema(), &json, old.as_ref(), &mut found);

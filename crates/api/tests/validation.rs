@@ -33,6 +33,24 @@ fn broken(migration: &VMMigration) -> Vec<String> {
 }
 
 #[test]
+fn a_bandwidth_limit_is_a_rate() {
+    let annotated = |text: &str| {
+        let mut object = valid();
+        object["metadata"]["annotations"] = json!({ "migration.virtrigaud.io/bandwidth-limit": text });
+        serde_json::from_value::<VMMigration>(object).unwrap()
+    };
+    let limit = validate::bandwidth_limit(&annotated("50MiB")).unwrap().unwrap();
+    assert_eq!((limit.0.get(), broken(&annotated("50MiB"))), (50 << 20, Vec::new()));
+    assert_eq!(
+        broken(&annotated("50 Mbit")),
+        [
+            "metadata.annotations[migration.virtrigaud.io/bandwidth-limit]: \"50 Mbit\" is not a rate: write bytes per second, \
+          64KiB or more, like 52428800, 50MiB or 1.5GB"
+        ]
+    );
+}
+
+#[test]
 fn a_valid_migration_breaks_nothing() {
     assert_eq!(broken(&serde_json::from_value(valid()).unwrap()), Vec::<String>::new());
     for (path, value) in [

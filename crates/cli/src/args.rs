@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use vmferry_api::GoDuration;
+use vmferry_api::{ByteRate, GoDuration};
+use vmferry_staging::{HostPolicy, InvalidRule};
 
 /// Moves virtual machines between hypervisors, through staging storage, as VMMigration resources declare it.
 #[derive(Debug, Parser)]
@@ -69,6 +70,27 @@ pub struct Namespace {
     pub namespace: Option<String>,
 }
 
+/// At which hosts staging storage may be.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct StorageHosts {
+    /// Opens staging storage at these hosts only: names, *.domain, addresses, networks (10.0.0.0/8), separated by commas; may
+    /// be given several times. Default: any host but link-local and metadata addresses, which are never used.
+    #[arg(
+        long = "allowed-storage-hosts",
+        value_name = "HOST[,HOST]",
+        value_delimiter = ',',
+        env = "VMFERRY_ALLOWED_STORAGE_HOSTS"
+    )]
+    rules: Vec<String>,
+}
+
+impl StorageHosts {
+    /// As a policy.
+    pub fn policy(&self) -> Result<HostPolicy, InvalidRule> {
+        HostPolicy::allowing(self.rules.iter().map(String::as_str))
+    }
+}
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -119,6 +141,12 @@ pub struct Run {
     /// How many migrations run at once.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub max_concurrent: u16,
+    /// Moves at most this many bytes per second to and from staging storage, all migrations together, e.g. 50MiB. One
+    /// migration's own limit is its annotation migration.virtrigaud.io/bandwidth-limit.
+    #[arg(long, value_name = "RATE")]
+    pub bandwidth_limit: Option<ByteRate>,
+    #[command(flatten)]
+    pub hosts: StorageHosts,
 }
 
 /// `vmferry validate`.
@@ -131,6 +159,8 @@ pub struct Validate {
     pub connect: bool,
     #[command(flatten)]
     pub state: State,
+    #[command(flatten)]
+    pub hosts: StorageHosts,
 }
 
 /// `vmferry get`.
@@ -182,6 +212,8 @@ pub struct Delete {
     pub paths: Vec<PathBuf>,
     #[command(flatten)]
     pub state: State,
+    #[command(flatten)]
+    pub hosts: StorageHosts,
     /// The form of what is shown.
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     pub output: Format,

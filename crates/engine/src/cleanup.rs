@@ -66,6 +66,9 @@ pub(crate) async fn discard_staged(run: &Run) -> Result<(), Trouble> {
         staging.abort(&key).await.map_err(failure)?;
         staging.delete(&key).await.map_err(failure)?;
         staging.delete_note(&key).await.map_err(failure)?;
+        // The import's own note, and what a kill left of one on its way.
+        staging.abort(&key.import()).await.map_err(failure)?;
+        staging.delete_note(&key.import()).await.map_err(failure)?;
     }
     Ok(())
 }
@@ -92,8 +95,10 @@ pub(crate) async fn intermediate(run: &Run) -> Result<(), Trouble> {
     }
     let staging = run.staging().await?;
     for (key, _) in run.objects()? {
-        let deleted = staging.delete_note(&key).await;
-        deleted.map_err(|fault| Failure::staging(&fault))?;
+        for note in [key.import(), key] {
+            let deleted = staging.delete_note(&note).await;
+            deleted.map_err(|fault| Failure::staging(&fault))?;
+        }
     }
     Ok(())
 }

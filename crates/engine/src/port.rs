@@ -1,6 +1,7 @@
 //! The ports of the engine: where state lives, who moves the bytes, what time it is, who is told.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -9,6 +10,7 @@ use thiserror::Error;
 use vmferry_api::{Key, MigrationStorage, Provider, Secret, Time, VMMigration, VirtualMachine};
 use vmferry_fault::Class;
 use vmferry_provider::{FrozenId, Hypervisor, ImageFormat, Owner, VmSelector, VolumeId};
+use vmferry_staging::limit::Bucket;
 use vmferry_staging::{ObjectKey, StagingStore};
 
 /// The resources and their durable state.
@@ -67,6 +69,11 @@ pub trait Connector: Send + Sync {
         storage: &MigrationStorage,
         secret: Option<&Secret>,
     ) -> Result<Arc<dyn StagingStore>, vmferry_staging::Error>;
+
+    /// The rate that all transfers to and from staging share, if there is one.
+    fn bandwidth(&self) -> Option<Arc<Bucket>> {
+        None
+    }
 }
 
 /// Time, injectable.
@@ -154,6 +161,9 @@ pub struct Job {
     pub direction: Direction,
     /// The staging storage, its Secret named with its namespace.
     pub storage: MigrationStorage,
+    /// Most bytes per second to and from staging, of this job by itself.
+    #[serde(default)]
+    pub bandwidth_limit: Option<NonZeroU64>,
     /// The disks, in order.
     pub disks: Vec<DiskJob>,
 }

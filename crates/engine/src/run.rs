@@ -3,9 +3,11 @@
 //! Phases change [`Run::status`] and add events; the engine saves once, after the phase has come back, and publishes the
 //! events only then. So a status that was saved is always the whole outcome of one step.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use vmferry_api::names::FINALIZER;
+use vmferry_api::validate;
 use vmferry_api::{Condition, DiskStatus, Key, ObjectReference, Time, VMMigration, VMMigrationSpec, VMMigrationStatus};
 use vmferry_provider::{ImageFormat, Owner};
 use vmferry_staging::ObjectKey;
@@ -206,6 +208,14 @@ impl Run {
             reference.namespace.as_deref().unwrap_or(&self.key.namespace),
             &reference.name,
         )
+    }
+
+    /// Most bytes per second to and from staging, as the migration's annotation has it.
+    pub(crate) fn bandwidth_limit(&self) -> Result<Option<NonZeroU64>, Failure> {
+        match validate::bandwidth_limit(&self.migration) {
+            Ok(limit) => Ok(limit.map(|rate| rate.0)),
+            Err(violation) => Err(Failure::permanent("InvalidValue", violation.to_string())),
+        }
     }
 
     /// Where a disk is staged.

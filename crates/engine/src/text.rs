@@ -32,6 +32,12 @@ pub(crate) fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
+/// A sentence with what is worth telling besides.
+pub(crate) fn noted(text: &str, notes: &[String]) -> String {
+    let clauses = notes.iter().map(String::as_str);
+    std::iter::once(text).chain(clauses).collect::<Vec<_>>().join("; ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,6 +21,7 @@ use crate::wiring::Wiring;
 
 /// Deletes migrations: the engine removes what they made, then they disappear.
 pub async fn delete(args: Delete) -> Result<Code, Failure> {
+    let hosts = args.hosts.policy().map_err(Failure::bad_input)?;
     let reporter = output::reporter(args.output);
     let store = Arc::new(on_disk(|| args.state.open(output::observer(&reporter)))?);
     let records = args
@@ -38,7 +39,7 @@ pub async fn delete(args: Delete) -> Result<Code, Failure> {
             .await
             .map_err(Failure::failed)?;
     }
-    let connector = Arc::new(Wiring::new(store.dir().runtime()));
+    let connector = Arc::new(Wiring::new(store.dir().runtime(), hosts));
     let driver = Driver::new(&store, connector, Arc::clone(&reporter), Config::default());
     let driven = driver.drive(keys, Some(args.timeout.0)).await?;
     summarize(&store, &*reporter, &driven);

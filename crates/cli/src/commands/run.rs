@@ -8,6 +8,7 @@ use vmferry_api::{Key, Phase};
 use vmferry_engine::Config;
 use vmferry_engine::port::Clock;
 use vmferry_local::LocalStore;
+use vmferry_staging::limit::Bucket;
 
 use super::on_disk;
 use crate::args::{Run, Verify};
@@ -26,10 +27,12 @@ pub async fn run(args: Run) -> Result<Code, Failure> {
             "the manifests declare no VMMigration: there is nothing to run",
         ));
     }
+    let hosts = args.hosts.policy().map_err(Failure::bad_input)?;
     let reporter = output::reporter(args.output);
     let store = Arc::new(on_disk(|| args.state.open(output::observer(&reporter)))?);
     let keys = on_disk(|| take_up(&store, &input))?;
-    let connector = Arc::new(Wiring::new(store.dir().runtime()));
+    let limit = args.bandwidth_limit.map(|rate| Bucket::new(rate.0));
+    let connector = Arc::new(Wiring::new(store.dir().runtime(), hosts).limited(limit));
     let driver = Driver::new(
         &store,
         connector,

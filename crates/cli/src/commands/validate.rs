@@ -6,6 +6,7 @@ use vmferry_api::manifest::Manifests;
 use vmferry_api::{Key, Phase};
 use vmferry_engine::port::Store;
 use vmferry_engine::{Config, Engine, Next, Ports};
+use vmferry_staging::HostPolicy;
 
 use super::on_disk;
 use crate::args::Validate;
@@ -18,6 +19,7 @@ use crate::wiring::Wiring;
 
 /// Checks manifests; with `--connect` also what they speak of.
 pub async fn validate(args: Validate) -> Result<Code, Failure> {
+    let hosts = args.hosts.policy().map_err(Failure::bad_input)?;
     let manifests = on_disk(|| input::read(&args.files.paths))?.manifests;
     if manifests.is_empty() {
         return Err(Failure::bad_input("the manifests declare nothing"));
@@ -34,21 +36,21 @@ pub async fn validate(args: Validate) -> Result<Code, Failure> {
         manifests.secrets.len()
     ));
     if args.connect {
-        connect(manifests).await
+        connect(manifests, hosts).await
     } else {
         Ok(Code::Success)
     }
 }
 
 /// Lets the engine validate each migration on a store that is nowhere, and stops before anything would be made.
-async fn connect(manifests: Manifests) -> Result<Code, Failure> {
+async fn connect(manifests: Manifests, hosts: HostPolicy) -> Result<Code, Failure> {
     let keys: Vec<Key> = manifests.migrations.keys().cloned().collect();
     let scratch = Arc::new(Scratch::new(manifests));
     let runtime = std::env::temp_dir().join(format!("vmferry-{}", std::process::id()));
     let engine = Engine::new(
         Ports {
             store: Arc::clone(&scratch) as _,
-            connector: Arc::new(Wiring::new(runtime.clone())),
+            connector: Arc::new(Wiring::new(runtime.clone(), hosts)),
             executor: Arc::clone(&scratch) as _,
             clock: Arc::new(SystemClock),
             events: Arc::clone(&scratch) as _,
@@ -61,8 +63,13 @@ async fn connect(manifests: Manifests) -> Result<Code, Failure> {
     let mut messages = Vec::new();
     for key in &keys {
         match look(&engine, &scratch, key).await? {
-            None => output::line(&format!("{key}: source, target and staging storage are fit for it")),
-            Some(message) => messages.push(format!("VMMigration {key}: {message}")),
+            Ok(notes) => {
+                output::line(&format!("{key}: source, target and staging storage are fit for it"));
+                if let Some(notes) = notes {
+                    output::line(&format!("{key}: {notes}"));
+                }
+            }
+            Err(message) => messages.push(format!("VMMigration {key}: {message}")),
         }
     }
     // Best effort: it holds no more than sockets of connections that are closed by now.
@@ -75,8 +82,8 @@ async fn connect(manifests: Manifests) -> Result<Code, Failure> {
     }
 }
 
-/// Steps one migration to the end of its validation; what was wrong, if anything was.
-async fn look(engine: &Engine, store: &Scratch, key: &Key) -> Result<Option<String>, Failure> {
+/// Steps one migration to the end of its validation: what is worth telling about its storage, or what is wrong.
+async fn look(engine: &Engine, store: &Scratch, key: &Key) -> Result<Result<Option<String>, String>, Failure> {
     loop {
         let next = engine.step(key).await.map_err(Failure::failed)?;
         let migration = store.migration(key).await.map_err(Failure::failed)?;
@@ -84,8 +91,9 @@ async fn look(engine: &Engine, store: &Scratch, key: &Key) -> Result<Option<Stri
         let message = status.message.unwrap_or_default();
         match status.phase {
             Phase::Pending | Phase::Validating if next == Next::Now && status.next_retry_time.is_none() => {}
-            Phase::Pending | Phase::Validating | Phase::Failed => return Ok(Some(message)),
-            _ => return Ok(None),
+            Phase::Pending | Phase::Validating | Phase::Failed => return Ok(Err(message)),
+            // What the phase says, then the notes.
+            _ => return Ok(Ok(message.split_once("; ").map(|(_, notes)| notes.to_owned()))),
         }
     }
 }

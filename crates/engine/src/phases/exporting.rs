@@ -24,7 +24,8 @@ pub(crate) fn act(run: &mut Run) -> BoxFuture<'_, Result<Outcome, Trouble>> {
 
         let (disks, data) = open(run).await?;
         let staging = run.staging().await?;
-        staging.check(data).await.map_err(|fault| Failure::staging(&fault))?;
+        let checked = staging.check(data).await;
+        let notes = checked.map_err(|fault| Failure::staging(&fault))?;
 
         let capacity = disks.iter().filter_map(|disk| disk.capacity_bytes).sum::<i64>();
         let text = format!(
@@ -41,7 +42,10 @@ pub(crate) fn act(run: &mut Run) -> BoxFuture<'_, Result<Outcome, Trouble>> {
             event::EXPORT_COMPLETED,
             format!("Disk export completed ({})", text::size(data)),
         );
-        run.tell(event::TRANSFER_STARTED, "Upload to storage started");
+        run.tell(
+            event::TRANSFER_STARTED,
+            text::noted("Upload to storage started", &notes),
+        );
         Ok(Outcome::Done("ExportSuccessful", text))
     }
     .boxed()

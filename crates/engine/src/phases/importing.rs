@@ -103,6 +103,7 @@ fn job(run: &Run, id: JobId, target: &Target) -> Result<Job, Failure> {
             readback: run.config.readback,
         },
         storage: run.storage(),
+        bandwidth_limit: run.bandwidth_limit()?,
         disks,
     })
 }

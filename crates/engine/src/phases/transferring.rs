@@ -86,6 +86,7 @@ async fn job(run: &Run, id: JobId) -> Result<Job, Trouble> {
             frozen: FrozenId(frozen.ok_or_else(|| Failure::bug("status.snapshotId is not set"))?),
         },
         storage: run.storage(),
+        bandwidth_limit: run.bandwidth_limit()?,
         disks: disks.collect(),
     })
 }

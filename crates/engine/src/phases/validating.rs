@@ -11,11 +11,13 @@ use crate::failure::{Failure, Trouble};
 use crate::hints;
 use crate::plan;
 use crate::run::{Outcome, Run};
+use crate::text;
 use crate::world::Target;
 
 pub(crate) fn act(run: &mut Run) -> BoxFuture<'_, Result<Outcome, Trouble>> {
     async move {
         check_storage(&run.spec().storage)?;
+        run.bandwidth_limit()?;
         let source = run.source().await?;
         let target = run.target().await?;
         let staging = run.staging().await?;
@@ -38,16 +40,16 @@ pub(crate) fn act(run: &mut Run) -> BoxFuture<'_, Result<Outcome, Trouble>> {
             run.object_key(&disk.name, plan::staged_format(target.resource.spec.provider_type))?;
         }
         check_target(run, &target, &vm).await?;
-        staging.check(0).await.map_err(|fault| Failure::staging(&fault))?;
+        let notes = staging.check(0).await.map_err(|fault| Failure::staging(&fault))?;
 
         run.status.source_vm_id = Some(vm.id.0);
         run.status.source_power_state = Some(match vm.power {
             PowerState::On => SourcePower::On,
             PowerState::Off => SourcePower::Off,
         });
-        let text = "Source VM and target provider validated";
-        run.tell(event::VALIDATION_SUCCESSFUL, text);
-        Ok(Outcome::Done("ValidationSuccessful", text.to_owned()))
+        let validated = "Source VM and target provider validated";
+        run.tell(event::VALIDATION_SUCCESSFUL, validated);
+        Ok(Outcome::Done("ValidationSuccessful", text::noted(validated, &notes)))
     }
     .boxed()
 }

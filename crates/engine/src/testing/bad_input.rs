@@ -5,7 +5,7 @@ use vmferry_api::names::condition;
 use vmferry_api::{DiskFormat, Key, Phase, ResourceHints, VMMigration};
 
 use super::Drive;
-use super::manifests::{self, NS, hints};
+use super::manifests::{self, NS, hints, limit};
 use super::scenarios::condition_of;
 use super::world::{State, World};
 use crate::port::EventType;
@@ -46,6 +46,11 @@ const WRONGS: &[Wrong] = &[
         "StorageInvalid",
         |_, migration| migration.spec.storage.path = None,
         &["spec.storage.path"],
+    ),
+    (
+        "InvalidValue",
+        |_, migration| limit(migration, "50 Mbit"),
+        &["migration.virtrigaud.io/bandwidth-limit", "50 Mbit", "50MiB"],
     ),
     (
         "StorageNotFound",

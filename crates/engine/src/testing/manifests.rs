@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
+use vmferry_api::names::ANNOTATION_BANDWIDTH_LIMIT;
 use vmferry_api::{Key, NetworkHint, Provider, Secret, VMMigration, VirtualMachine};
 use vmferry_provider::{Accel, Disk, DiskBus, Firmware, Hardware, ImageFormat, Nic, NicAttachment};
 
@@ -28,6 +29,12 @@ pub(crate) fn migration(name: &str, number: u32) -> VMMigration {
         }
     });
     serde_json::from_value(value).unwrap()
+}
+
+/// Sets the annotation that limits the rate.
+pub(crate) fn limit(migration: &mut VMMigration, rate: &str) {
+    let annotations = migration.metadata.annotations.get_or_insert_default();
+    annotations.insert(ANNOTATION_BANDWIDTH_LIMIT.to_owned(), rate.to_owned());
 }
 
 /// Provider `name`.

@@ -98,6 +98,48 @@ fn a_migration_tells_what_it_did() {
 }
 
 #[test]
+fn what_the_store_is_worth_telling_is_told() {
+    let mut drive = drive();
+    let key = drive.add(|_| {});
+    assert_eq!(drive.run(&key), End::Ready);
+    let notes = "; uploads are resumed part by part";
+    let validated = condition_of(&drive.status(&key), condition::VALIDATED);
+    assert!(validated.ends_with(&format!("validated{notes}")), "{validated}");
+    let state = drive.world.state();
+    let started = state
+        .events
+        .iter()
+        .find(|event| event.reason == "TransferStarted")
+        .unwrap();
+    assert_eq!(started.message, format!("Upload to storage started{notes}"));
+}
+
+#[test]
+fn a_limit_reaches_both_jobs() {
+    for (annotation, limit) in [(None, None), (Some("1MiB"), std::num::NonZeroU64::new(1 << 20))] {
+        let mut drive = drive();
+        let key = drive.add(|migration| {
+            if let Some(rate) = annotation {
+                super::manifests::limit(migration, rate);
+            }
+        });
+        let mut limits = std::collections::BTreeMap::new();
+        drive.until(&key, |drive| {
+            let state = drive.world.state();
+            limits.extend(
+                state
+                    .jobs
+                    .values()
+                    .map(|job| (job.job.id.0.clone(), job.job.bandwidth_limit)),
+            );
+            drop(state);
+            drive.phase(&key) == Phase::Creating
+        });
+        assert_eq!(limits.into_values().collect::<Vec<_>>(), [limit, limit]);
+    }
+}
+
+#[test]
 fn progress_is_reported_and_written_at_most_every_few_seconds() {
     let mut drive = drive();
     drive.config.progress_interval = Duration::from_hours(1);

@@ -55,6 +55,7 @@ pub fn job(capacity: u64) -> Job {
             path: None,
             credentials_secret_ref: None,
         },
+        bandwidth_limit: None,
         disks: vec![disk("vda"), disk("vdb")],
     }
 }
