@@ -24,6 +24,12 @@ impl ObjectKey {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The key of the note that an import keeps while it reads this object. There is no object of that name.
+    #[must_use]
+    pub fn import(&self) -> Self {
+        Self(format!("{self}.import"))
+    }
 }
 
 impl FromStr for ObjectKey {
