@@ -6,6 +6,7 @@ use std::sync::Arc;
 use vmferry_block::{AllocationMap, Buf, ReadAt};
 use vmferry_fault::Fault;
 
+use crate::info::Info;
 use crate::layer::Layer;
 use crate::packed::{Batch, Kept};
 use crate::place::{Packed, Place, Segment};
@@ -103,6 +104,11 @@ impl Image {
     /// Names of the images of the chain, from the top to the base.
     pub fn chain(&self) -> impl Iterator<Item = &str> {
         self.layers.iter().map(Layer::name)
+    }
+
+    /// What each image of the chain says of itself, from the top to the base.
+    pub fn info(&self) -> Vec<Info> {
+        self.layers.iter().map(Layer::info).collect()
     }
 
     /// Which parts of the disk hold data, the backing chain merged in.

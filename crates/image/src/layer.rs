@@ -6,6 +6,7 @@ use vmferry_block::{AllocationMap, Buf};
 use vmferry_fault::Fault;
 
 use crate::codec::Codec;
+use crate::info::Info;
 use crate::place::{Place, SECTOR, Segment, Spot};
 use crate::qcow2::Qcow2;
 use crate::source::Backing;
@@ -86,6 +87,31 @@ impl Layer {
             Self::Qcow2(qcow2) => qcow2.backing(),
             Self::Vmdk(vmdk) => vmdk.backing(),
         }
+    }
+
+    /// What it says of itself.
+    pub(crate) fn info(&self) -> Info {
+        let source = self.source();
+        let backing = self.backing().cloned();
+        let mut info = Info {
+            name: source.name.clone(),
+            format: source.format,
+            virtual_size: self.size(),
+            file_size: source.file.size(),
+            version: None,
+            cluster_size: None,
+            compression: None,
+            backing_file: backing.as_ref().map(|backing| backing.path.clone()),
+            backing_format: backing.and_then(|backing| backing.format),
+            qcow2: None,
+            vmdk: None,
+        };
+        match self {
+            Self::Raw(_) => {}
+            Self::Qcow2(qcow2) => qcow2.describe(&mut info),
+            Self::Vmdk(vmdk) => vmdk.describe(&mut info),
+        }
+        info
     }
 
     /// Refuses tables over which a walk could take forever.

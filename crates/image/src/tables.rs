@@ -79,7 +79,8 @@ impl Tables {
             kept.bytes -= before.entries.len();
         }
         if kept.bytes > self.budget {
-            kept.drop_oldest(self.budget / 2);
+            // More than a window and the tables above it stays.
+            kept.drop_oldest(self.budget / 4 * 3);
         }
     }
 }

@@ -21,6 +21,7 @@ use self::entry::Format;
 use self::header::Header;
 use crate::codec::Codec;
 use crate::error::Refusal;
+use crate::info::{Info, Qcow2Info};
 use crate::place::{Place, Segment, Spot};
 use crate::source::Backing;
 use crate::tables::{FileTables, SLICE, Tables, be64};
@@ -67,6 +68,21 @@ impl Qcow2 {
     /// The file and what it is called.
     pub(crate) fn source(&self) -> &Source {
         self.file.source()
+    }
+
+    /// Adds what only its header knows.
+    pub(crate) fn describe(&self, info: &mut Info) {
+        let header = &self.header;
+        info.version = Some(header.version);
+        info.cluster_size = Some(self.format.cluster_size());
+        info.compression = Some(header.codec.name());
+        info.qcow2 = Some(Qcow2Info {
+            snapshots: header.snapshots.0,
+            bitmaps: header.bitmaps.map_or(0, |bitmaps| bitmaps.count),
+            extended_l2: header.extended_l2,
+            refcount_bits: 1 << header.refcount_order,
+            dirty: header.dirty,
+        });
     }
 
     /// How its compressed clusters are compressed.

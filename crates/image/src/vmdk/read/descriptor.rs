@@ -4,6 +4,7 @@
 
 use super::{CHECK, CONVERT, corrupt};
 use crate::error::Refusal;
+use crate::info::VmdkExtent;
 use crate::vmdk::spec;
 use crate::{ImageFormat, Kind};
 
@@ -52,6 +53,21 @@ impl ExtentKind {
             Self::Flat { path, .. } => Some((path, ImageFormat::Raw)),
             Self::Sparse { path } => Some((path, ImageFormat::Vmdk)),
             Self::Zero => None,
+        }
+    }
+}
+
+impl ExtentLine {
+    /// What it says, for [`Info`](crate::Info).
+    pub(crate) fn describe(&self) -> VmdkExtent {
+        VmdkExtent {
+            kind: match self.kind {
+                ExtentKind::Flat { .. } => "flat",
+                ExtentKind::Sparse { .. } => "sparse",
+                ExtentKind::Zero => "zero",
+            },
+            size: self.sectors * spec::SECTOR,
+            file: self.kind.file().map(|(path, _)| path.to_owned()),
         }
     }
 }

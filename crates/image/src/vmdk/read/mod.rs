@@ -24,6 +24,7 @@ use self::sparse::Sparse;
 use super::spec;
 use crate::codec::Codec;
 use crate::error::Refusal;
+use crate::info::{Info, VmdkInfo};
 use crate::place::{Place, Segment};
 use crate::source::Backing;
 use crate::tables::Tables;
@@ -156,6 +157,31 @@ impl Vmdk {
     /// The file with the descriptor.
     pub(crate) fn source(&self) -> &Source {
         &self.source
+    }
+
+    /// Adds what only the descriptor and the headers know.
+    pub(crate) fn describe(&self, info: &mut Info) {
+        let Descriptor { parent, .. } = &self.descriptor;
+        let sparse = self.extents.iter().find_map(Extent::as_sparse);
+        info.version = Some(sparse.map_or(self.descriptor.version, |sparse| sparse.header.version));
+        info.cluster_size = sparse.map(|sparse| sparse.header.grain);
+        info.compression = sparse.and_then(Sparse::codec).map(Codec::name);
+        let own = self
+            .extents
+            .iter()
+            .any(|extent| extent.source().is_some_and(|of| of.name == self.source.name));
+        let parts = self
+            .extents
+            .iter()
+            .filter_map(Extent::source)
+            .map(|source| source.file.size());
+        info.file_size = parts.fold(if own { 0 } else { info.file_size }, u64::saturating_add);
+        info.vmdk = Some(VmdkInfo {
+            create_type: self.descriptor.create_type.clone(),
+            cid: self.descriptor.cid.map(|cid| format!("{cid:08x}")),
+            parent_cid: parent.as_ref().map(|parent| format!("{:08x}", parent.cid)),
+            extents: self.descriptor.extents.iter().map(ExtentLine::describe).collect(),
+        });
     }
 
     /// A file by its number: 0 is the one with the descriptor, the others follow in the order of the disk.
