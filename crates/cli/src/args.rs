@@ -113,6 +113,12 @@ pub enum Command {
     Delete(Delete),
     /// Prints the CustomResourceDefinitions, or writes them.
     Crds(Crds),
+    /// Looks at disk images and converts them: raw, qcow2, vmdk, and what qemu-nbd reads.
+    #[command(
+        after_help = "Exit status: 0 done, 1 damaged, refused or failed (the reason is on standard error), 2 bad \
+                            usage, 130 interrupted with nothing left."
+    )]
+    Image(crate::commands::image::args::Image),
     /// Explains how vmferry works.
     Explain(Explain),
     /// Prints the completions of a shell.

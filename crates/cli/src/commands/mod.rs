@@ -6,6 +6,7 @@ mod delete;
 mod describe;
 mod explain;
 mod get;
+pub mod image;
 mod run;
 mod validate;
 
@@ -23,6 +24,7 @@ pub fn dispatch(command: Command) -> Result<Code, Failure> {
         Command::Describe(args) => describe::describe(&args),
         Command::Delete(args) => wait_for(delete::delete(args)),
         Command::Crds(args) => crds::crds(&args),
+        Command::Image(args) => wait_for(image::image(args)),
         Command::Explain(args) => Ok(explain::explain(&args)),
         Command::Completion { shell } => Ok(completion::completion(shell)),
     }
