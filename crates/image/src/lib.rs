@@ -7,6 +7,7 @@
 //! Architecture Invariant: this crate does not know where bytes come from or go to. It opens no file: whoever calls it
 //! decides what may be opened ([`Opener`]).
 
+mod check;
 mod codec;
 mod error;
 mod format;
@@ -21,6 +22,7 @@ mod source;
 mod tables;
 pub mod vmdk;
 
+pub use check::{Depth, Finding, Report, Severity, check};
 pub use error::{Error, Kind};
 pub use format::{ImageFormat, UnknownFormat};
 pub use image::{DataRun, Image};

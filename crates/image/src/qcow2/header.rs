@@ -23,6 +23,8 @@ pub(crate) struct Header {
     pub(crate) size: u64,
     /// Where the L1 table is: the part of it that the size needs.
     pub(crate) l1: Range<u64>,
+    /// The whole of it, which may end past the end of the file: nothing after the part above is read, except by a check.
+    pub(crate) l1_all: Range<u64>,
     pub(crate) refcount_table: Range<u64>,
     pub(crate) extended_l2: bool,
     /// Whether the refcounts may be stale.
@@ -87,6 +89,7 @@ impl Header {
             cluster_bits,
             size: whole_sectors(size)?,
             l1: l1_table(&fields, size, span, cluster_size, file_size)?,
+            l1_all: l1_all(&fields)?,
             refcount_table: refcount_table(&fields, cluster_size)?,
             extended_l2: features.extended_l2,
             dirty: features.dirty,
@@ -241,6 +244,11 @@ fn l1_table(
             "an L1 table at {offset} of a file of {file_size} bytes"
         ))),
     }
+}
+
+fn l1_all(fields: &Fields<'_>) -> Result<Range<u64>, Refusal> {
+    let (entries, offset) = (u64::from(fields.u32(36)?), fields.u64(40)?);
+    Ok(offset..offset.saturating_add(entries * 8))
 }
 
 fn refcount_table(fields: &Fields<'_>, cluster_size: u64) -> Result<Range<u64>, Refusal> {

@@ -6,6 +6,7 @@
 //!
 //! Internal snapshots are ignored: what is read is the active state. Reference counts are not looked at, except by a check.
 
+mod check;
 mod entry;
 mod extension;
 mod fields;

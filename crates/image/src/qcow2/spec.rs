@@ -60,3 +60,18 @@ pub(crate) const ZERO: u64 = 1;
 pub(crate) const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 /// Subclusters of a cluster [Extended L2 Entries].
 pub(crate) const SUBCLUSTERS: u64 = 32;
+
+/// Bits of an L1 entry that must not be set [L1 table entry].
+pub(crate) const L1_RESERVED: u64 = 0x7f00_0000_0000_01ff;
+/// Bits of the entry of a cluster that is not compressed that must not be set [L2 table entry].
+pub(crate) const L2_RESERVED: u64 = 0x3f00_0000_0000_01fe;
+/// The offset in an entry of the refcount table [Refcount table entry].
+pub(crate) const REFCOUNT_OFFSET: u64 = 0xffff_ffff_ffff_fe00;
+/// The most snapshots: where QEMU stops.
+pub(crate) const MAX_SNAPSHOTS: u32 = 65536;
+/// Bytes at the start of a snapshot table entry [Snapshots].
+pub(crate) const SNAPSHOT_LEN: u64 = 40;
+/// The most bitmaps: where QEMU stops [Bitmaps extension].
+pub(crate) const MAX_BITMAPS: u32 = 65535;
+/// Bytes at the start of a bitmap directory entry [Bitmap directory].
+pub(crate) const BITMAP_LEN: u64 = 24;

@@ -36,8 +36,6 @@ pub(crate) mod field {
     pub(crate) const REDUNDANT_DIRECTORY: usize = 48;
     /// 8 bytes: sector of the grain directory, or [`DIRECTORY_AT_END`](super::DIRECTORY_AT_END).
     pub(crate) const DIRECTORY: usize = 56;
-    /// 8 bytes: sectors of metadata before the first grain.
-    pub(crate) const OVERHEAD: usize = 64;
     /// 1 byte: whether the extent was not closed.
     pub(crate) const UNCLEAN: usize = 72;
     /// 4 bytes: [`NEWLINES`](super::NEWLINES).

@@ -7,6 +7,7 @@
 //! A file with grain tables and a descriptor in it is the whole disk. Files that a descriptor names are opened by the
 //! [`Opener`] alone, as is the parent of a delta disk, which must have the content identifier that the delta names.
 
+mod check;
 mod descriptor;
 mod extent;
 mod header;

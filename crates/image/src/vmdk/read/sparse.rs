@@ -131,6 +131,11 @@ impl Sparse {
         Ok(found)
     }
 
+    /// Loads grain tables that lie within the file.
+    pub(crate) async fn load(&self, tables: Vec<Range<u64>>) -> Result<(), Error> {
+        self.file.load(tables).await
+    }
+
     /// The entries of the grain table at this offset of the file.
     pub(crate) async fn entries(&self, table: u64) -> Result<Arc<[u8]>, Error> {
         self.file.get(table, self.header.table_len()).await
