@@ -13,7 +13,13 @@ use crate::stores::{Server, free_port, listens, program};
 const SCRIPT: &str = r#"
 set -e
 mount -t tmpfs tmpfs /run
-[ -z "$SIZE" ] || mount -t tmpfs -o "size=$SIZE,mode=755" tmpfs "$DATA"
+if [ -n "$SIZE" ]; then
+    truncate -s 0 "$DATA.img"
+    truncate -s "$SIZE" "$DATA.img"
+    mkfs.ext4 -q -F -m 0 -O ^has_journal "$DATA.img"
+    mount -o loop "$DATA.img" "$DATA"
+    rmdir "$DATA/lost+found"
+fi
 unshare --net -- "$RPCBIND" -f &
 for _ in $(seq 600); do [ ! -S /run/rpcbind.sock ] || break; sleep 0.05; done
 exec "$GANESHA" -F -f "$CONF" -L /dev/stdout -p /run/ganesha.pid
@@ -23,7 +29,9 @@ exec "$GANESHA" -F -f "$CONF" -L /dev/stdout -p /run/ganesha.pid
 const READY: &str = "NFS SERVER INITIALIZED";
 
 /// How the folder is exported.
-#[derive(Debug, Clone)]
+///
+/// By default everybody may do everything, in a folder on disk.
+#[derive(Debug, Clone, Default)]
 pub struct Export {
     /// Nobody can write.
     pub read_only: bool,
@@ -31,20 +39,8 @@ pub struct Export {
     pub squash: bool,
     /// Only calls from ports below 1024 are served.
     pub privileged_port: bool,
-    /// The folder is a file system of this many bytes, in memory, which is empty again after a restart.
+    /// The folder is a file system of this many bytes, which is made anew, and empty, with every start.
     pub size: Option<u64>,
-}
-
-impl Default for Export {
-    /// Everybody may do everything, in a folder on disk.
-    fn default() -> Self {
-        Self {
-            read_only: false,
-            squash: false,
-            privileged_port: false,
-            size: None,
-        }
-    }
 }
 
 /// A running nfs-ganesha.

@@ -9,6 +9,10 @@ use crate::{Error, Kind};
 /// How long a call waits without hearing from the server.
 const PATIENCE: Duration = Duration::from_mins(1);
 
+/// How long the next piece of a part is waited for before what was written is committed: whoever makes the pieces may need
+/// back the buffers that wait.
+const LULL: Duration = Duration::from_millis(20);
+
 /// What a staging store over NFS is made of.
 #[derive(Debug, Clone)]
 pub struct NfsConfig {
@@ -49,6 +53,7 @@ pub(super) struct Target {
     pub(super) options: MountOptions,
     pub(super) hosts: HostPolicy,
     pub(super) patience: Duration,
+    pub(super) lull: Duration,
 }
 
 impl Target {
@@ -70,6 +75,7 @@ impl Target {
             options: config.options,
             hosts: config.hosts,
             patience: config.patience,
+            lull: LULL,
         })
     }
 

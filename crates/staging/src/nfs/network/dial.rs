@@ -125,6 +125,7 @@ impl Failures {
         let text = texts.join("; ");
         let rank = |trouble: &Trouble| match trouble {
             Trouble::Busy(_) => 0,
+            Trouble::Final(Kind::Denied, ..) => 1,
             Trouble::Answer { errno, .. } if *errno != Errno::NOENT => 1,
             Trouble::Answer { .. } => 2,
             Trouble::Lost(_) | Trouble::Forgot => 3,

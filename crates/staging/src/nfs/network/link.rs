@@ -24,6 +24,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 const TRIES: u32 = 32;
 /// How often a handle may be stale. After the first time the path is walked again, after the second the connection made again.
 const STALE: u32 = 3;
+/// How often a server may forget what it was given, from one commit to the next.
+const FORGOT: u32 = 8;
 /// How long a farewell may take.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -140,7 +142,9 @@ impl Link {
             wait: FIRST_WAIT,
             tries: 0,
             stale: 0,
+            forgot: 0,
             number: 0,
+            last: None,
         }
     }
 
@@ -194,8 +198,11 @@ pub(super) struct Call<'link> {
     wait: Duration,
     tries: u32,
     stale: u32,
+    forgot: u32,
     /// The connection that was used last.
     number: u64,
+    /// What went wrong last.
+    last: Option<String>,
 }
 
 impl Call<'_> {
@@ -221,7 +228,10 @@ impl Call<'_> {
                 self.link.hang_up(self.number).await;
             }
             Trouble::Busy(_) => {}
-            Trouble::Forgot => return Ok(()),
+            Trouble::Forgot if self.forgot < FORGOT => {
+                self.forgot += 1;
+                return Ok(());
+            }
             trouble if trouble.is(Errno::STALE) && self.stale < STALE => {
                 self.stale += 1;
                 if self.stale > 1 {
@@ -234,17 +244,29 @@ impl Call<'_> {
         let now = Instant::now();
         let deadline = self.clock.deadline();
         if now >= deadline {
-            return Err(trouble);
+            return Err(match self.last.take() {
+                Some(last) if last != trouble.text() => {
+                    Trouble::Lost(format!("{}, after this: {last}", trouble.text()))
+                }
+                _ => trouble,
+            });
         }
+        self.last = Some(trouble.text());
         sleep(self.wait.mul_f64(rand::random_range(0.5..1.0)).min(deadline - now)).await;
         self.wait = (self.wait * 2).min(LONGEST_WAIT);
         Ok(())
     }
 
-    /// Says that something was done for good: from here on, trying again starts anew.
+    /// Says that it got further: from here on, trying again starts anew.
     pub(super) fn progressed(&mut self) {
         self.wait = FIRST_WAIT;
         self.tries = 0;
+    }
+
+    /// The same, for good.
+    pub(super) fn committed(&mut self) {
+        self.progressed();
         self.stale = 0;
+        self.forgot = 0;
     }
 }

@@ -66,6 +66,7 @@ impl OpenObjects {
         let mut call = link.call();
         let mut missing = Missing::of(&bufs, offset);
         loop {
+            let before = missing.len();
             let attempt = async {
                 let session = call.session().await?;
                 let object = self.find(&session, key, version).await?;
@@ -84,6 +85,9 @@ impl OpenObjects {
                 Ok(()) => return Ok(bufs),
                 Err(trouble) => trouble,
             };
+            if missing.len() < before {
+                call.progressed();
+            }
             self.forget(key);
             if trouble.is(Errno::NOENT) || trouble.is(Errno::STALE) {
                 missing = Missing::of(&bufs, offset);
@@ -177,6 +181,11 @@ impl Missing {
         };
         let ranges = bufs.iter().enumerate().map(range);
         Self(ranges.filter(|range| range.len > 0).collect())
+    }
+
+    /// How many bytes.
+    fn len(&self) -> usize {
+        self.0.iter().map(|range| range.len).sum()
     }
 
     /// The next range of at most `size` bytes.

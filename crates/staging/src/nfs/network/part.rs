@@ -1,6 +1,5 @@
 //! The bytes of one part on their way into its file.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,10 +16,6 @@ use crate::PartBody;
 const UNDER_WAY: usize = 8;
 /// How many bytes may wait for their commit. They are kept to be written again, should the server forget them.
 const WINDOW: usize = 32 << 20;
-/// How long the next piece is waited for before what was written is committed: whoever makes the pieces may need back the
-/// buffers that wait.
-const LULL: Duration = Duration::from_millis(20);
-
 type Pieces = Box<dyn futures::Stream<Item = Bytes> + Send + Unpin>;
 
 /// A part that is being written.
@@ -29,19 +24,32 @@ pub(super) struct Writing {
     ended: bool,
     /// Where the next piece belongs.
     next: u64,
-    /// What is not committed: where it belongs, and the bytes. The first ones are written or under way.
-    kept: VecDeque<(u64, Bytes)>,
+    /// What is not committed, in requests.
+    kept: Vec<Request>,
     bytes_kept: usize,
+    /// How many requests were answered so far.
+    answered: u64,
+    lull: Duration,
+}
+
+/// Bytes, where they belong, and what the server said to them: nothing yet, or that they are written.
+struct Request {
+    offset: u64,
+    bytes: Bytes,
+    receipts: Vec<WriteOutcome>,
 }
 
 impl Writing {
-    pub(super) fn new(offset: u64, body: PartBody) -> Self {
+    /// The bytes of `body`, at `offset`. Where the next piece does not come for as long as `lull`, what was written is committed.
+    pub(super) fn new(offset: u64, body: PartBody, lull: Duration) -> Self {
         Self {
             pieces: Box::new(body.into_stream()),
             ended: false,
             next: offset,
-            kept: VecDeque::new(),
+            kept: Vec::new(),
             bytes_kept: 0,
+            answered: 0,
+            lull,
         }
     }
 
@@ -50,45 +58,66 @@ impl Writing {
         self.next
     }
 
-    /// Writes and commits the next bytes, or once more those that an attempt before did not commit; says whether there may be
-    /// more.
+    /// How many requests were answered so far: more mean progress.
+    pub(super) fn answered(&self) -> u64 {
+        self.answered
+    }
+
+    /// Writes and commits the next bytes; says whether there may be more.
+    ///
+    /// What was written before a connection was lost needs no second writing, unless the server was restarted meanwhile. The
+    /// commit tells, by the server's verifier: then all that was not committed is written once more, by the next call. RFC 1813,
+    /// section 3.3.21; RFC 8881, section 18.3.
     pub(super) async fn advance(&mut self, session: &Session, file: &Handle) -> Result<bool, Trouble> {
-        let receipts = self.write(session, file).await?;
-        if !receipts.is_empty() {
-            session.commit(file, &receipts).await?;
+        self.write(session, file).await?;
+        if !self.kept.is_empty() {
+            let receipts: Vec<_> = self.kept.iter().flat_map(|request| request.receipts.clone()).collect();
+            let committed = session.commit(file, &receipts).await;
+            if matches!(committed, Err(Trouble::Forgot)) {
+                self.kept.iter_mut().for_each(|request| request.receipts.clear());
+            }
+            committed?;
         }
         self.kept.clear();
         self.bytes_kept = 0;
         Ok(!self.ended)
     }
 
-    /// Writes until the window is full, the pieces end, or there is a lull.
-    async fn write(&mut self, session: &Session, file: &Handle) -> Result<Vec<WriteOutcome>, Trouble> {
+    /// Writes until the window is full, the pieces end, or there is a lull. Where it fails, it first waits for what is under way.
+    async fn write(&mut self, session: &Session, file: &Handle) -> Result<(), Trouble> {
         let size = session.write_size as usize;
-        let mut receipts = Vec::new();
+        let ask = |index: usize, offset, bytes| async move { (index, session.write(file, offset, bytes).await) };
         let mut under_way = FuturesUnordered::new();
-        let mut written = 0;
-        let mut lull = None;
+        let (mut asked, mut failed, mut lull) = (0, None, None);
         loop {
-            while under_way.len() < UNDER_WAY && written < self.kept.len() {
-                let (offset, bytes) = self.kept[written].clone();
-                under_way.push(session.write(file, offset, bytes));
-                written += 1;
+            while failed.is_none() && under_way.len() < UNDER_WAY && asked < self.kept.len() {
+                let request = &self.kept[asked];
+                if request.receipts.is_empty() {
+                    under_way.push(ask(asked, request.offset, request.bytes.clone()));
+                }
+                asked += 1;
             }
-            let wants_more = !self.ended && self.bytes_kept < WINDOW && under_way.len() < UNDER_WAY;
+            let has_room = self.bytes_kept < WINDOW && under_way.len() < UNDER_WAY;
+            let wants_more = has_room && !self.ended && failed.is_none();
             if !wants_more && under_way.is_empty() {
-                return Ok(receipts);
+                return failed.map_or(Ok(()), Err);
             }
             if !under_way.is_empty() || self.kept.is_empty() {
                 lull = None;
             } else if lull.is_none() {
-                lull = Some(Instant::now() + LULL);
+                lull = Some(Instant::now() + self.lull);
             }
             tokio::select! {
                 biased;
-                Some(answer) = under_way.next() => receipts.extend(answer?),
+                Some((index, answer)) = under_way.next() => match answer {
+                    Ok(receipts) => {
+                        self.kept[index].receipts = receipts;
+                        self.answered += 1;
+                    }
+                    Err(trouble) => failed = failed.or(Some(trouble)),
+                },
                 piece = self.pieces.next(), if wants_more => self.keep(piece, size),
-                () = sleep_until(lull.unwrap_or_else(Instant::now)), if lull.is_some() => return Ok(receipts),
+                () = sleep_until(lull.unwrap_or_else(Instant::now)), if lull.is_some() => return Ok(()),
             }
         }
     }
@@ -101,10 +130,14 @@ impl Writing {
         };
         self.bytes_kept += piece.len();
         while !piece.is_empty() {
-            let front = piece.split_to(piece.len().min(size));
-            let len = front.len() as u64;
-            self.kept.push_back((self.next, front));
-            self.next += len;
+            let bytes = piece.split_to(piece.len().min(size));
+            let offset = self.next;
+            self.next += bytes.len() as u64;
+            self.kept.push(Request {
+                offset,
+                bytes,
+                receipts: Vec::new(),
+            });
         }
     }
 }

@@ -184,11 +184,11 @@ impl Session {
     }
 
     async fn close(&self, file: &Handle, outcome: Result<(), Trouble>) -> Result<(), Trouble> {
-        if matches!(outcome, Err(Trouble::Lost(_))) {
-            return outcome;
+        if !matches!(outcome, Err(Trouble::Lost(_))) {
+            // What was done is done; the server closes by itself what we cannot.
+            let _ = self.ask(self.mount().close(file.clone())).await;
         }
-        let closed = self.ask(self.mount().close(file.clone())).await;
-        outcome.and(closed)
+        outcome
     }
 
     /// Cuts a file to this length, or makes it that long.

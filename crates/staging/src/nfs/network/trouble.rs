@@ -8,6 +8,12 @@ use rustix::io::Errno;
 use crate::hosts::Refused;
 use crate::{Error, Kind};
 
+/// How nfs-rs 0.11.1 says that a call was denied (RFC 5531, section 9, `MSG_DENIED`).
+const DENIED: &str = "could not parse response due to bad status";
+/// What to do where this machine may not use the export.
+const WHO: &str = "see that the server exports spec.storage.path to this machine; an export that is not 'insecure' also wants the \
+                   mount option resvport, and the privilege to use it";
+
 /// Why a call did not succeed.
 #[derive(Debug)]
 pub(super) enum Trouble {
@@ -157,8 +163,13 @@ impl From<NfsError> for Trouble {
                 NfsError::Nfs4(code) => nfs4(*code),
                 source => Self::Lost(source.to_string()),
             },
-            NfsError::Unsupported(_) | NfsError::InvalidInput(_) => Self::Final(Kind::Unfit, error.to_string(), None),
-            // Connections, sessions, leases, replies that make no sense: a new connection is a new start.
+            NfsError::Unsupported(_) => Self::Final(Kind::Unfit, error.to_string(), None),
+            NfsError::Rpc(said) if said == DENIED => Self::Final(
+                Kind::Denied,
+                "the server takes no call with our credentials (sec=sys), or none from our port".to_owned(),
+                Some(WHO),
+            ),
+            // Connections, sessions, leases, open files, replies that make no sense: a new connection is a new start.
             _ => Self::Lost(error.to_string()),
         }
     }
@@ -190,16 +201,17 @@ fn nfs3(code: &Nfs3ErrorCode) -> Trouble {
 
 fn mount3(code: &Nfs3MountErrorCode) -> Trouble {
     use Nfs3MountErrorCode as Code;
+    let said = format!("the server says {code:?}, {code}");
     let errno = match code {
-        Code::MNT3ERR_PERM => Errno::PERM,
+        // Some say so of a path that is not there, too.
+        Code::MNT3ERR_PERM | Code::MNT3ERR_ACCES => return Trouble::Final(Kind::Denied, said, Some(WHO)),
         Code::MNT3ERR_NOENT => Errno::NOENT,
-        Code::MNT3ERR_ACCES => Errno::ACCESS,
         Code::MNT3ERR_NOTDIR => Errno::NOTDIR,
         Code::MNT3ERR_NAMETOOLONG => Errno::NAMETOOLONG,
         Code::MNT3ERR_NOTSUPP => Errno::OPNOTSUPP,
         _ => Errno::IO,
     };
-    Trouble::answer(errno, format!("the server says {code:?}, {code}"))
+    Trouble::answer(errno, said)
 }
 
 fn nfs4(code: Nfs4ErrorCode) -> Trouble {

@@ -68,9 +68,15 @@ pub(super) async fn put_part(
     let len = body.len();
     upload.check_part(number, offset, len, object)?;
     let name = || format!("part {number} of {}", object());
-    let mut writing = Writing::new(offset, body);
+    let mut writing = Writing::new(offset, body, link.target.lull);
     let mut call = link.call();
-    while let Err(trouble) = write(&mut call, key, upload, &mut writing).await {
+    loop {
+        let answered = writing.answered();
+        let outcome = write(&mut call, key, upload, &mut writing).await;
+        if writing.answered() > answered {
+            call.progressed();
+        }
+        let Err(trouble) = outcome else { break };
         let trouble = if trouble.is(Errno::NOENT) {
             upload.gone(object).into()
         } else {
@@ -97,7 +103,7 @@ async fn write(call: &mut Call<'_>, key: &ObjectKey, upload: Upload, writing: &m
     let session = &session;
     let write = |file| async move {
         while writing.advance(session, &file).await? {
-            call.progressed();
+            call.committed();
         }
         Ok(())
     };
