@@ -190,13 +190,11 @@ impl Image {
 
     /// Fills `buf` from a place in an image of the chain that is not compressed.
     async fn fill(&self, layer: usize, place: Place, mut buf: Buf) -> Result<Buf, Error> {
-        match (place, self.layers.get(layer)) {
-            (Place::Data(spot), Some(layer)) => layer.read(spot, buf).await,
-            _ => {
-                buf.fill(0);
-                Ok(buf)
-            }
+        if let (Place::Data(spot), Some(layer)) = (place, self.layers.get(layer)) {
+            return layer.read(spot, buf).await;
         }
+        buf.fill(0);
+        Ok(buf)
     }
 
     /// The clusters after `first` that can be read with it. The first `len` bytes from `at` on are in `first`; it becomes what all of them

@@ -69,6 +69,8 @@ pub struct VmdkInfo {
     /// The content identifier of the parent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent_cid: Option<String>,
+    /// Whether one of its files was not closed.
+    pub dirty: bool,
     /// Parts of the disk, in order.
     pub extents: Vec<VmdkExtent>,
 }

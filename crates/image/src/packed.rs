@@ -8,7 +8,7 @@ use vmferry_fault::Fault;
 
 use crate::codec::Codec;
 use crate::layer::Layer;
-use crate::place::Packed;
+use crate::place::{Packed, Spot};
 use crate::{Error, Kind, Source};
 
 /// The most compressed bytes that are read at once. A single cluster may have more.
@@ -61,7 +61,7 @@ impl Batch {
     /// Fills `buf` with the disk's content from `at`, which lies in the first cluster, to its end, which lies in the last one. Also the content of
     /// clusters that were not read to their end.
     pub(crate) async fn read(self, layer: &Layer, at: u64, buf: Buf) -> Result<(Buf, Vec<(Packed, Arc<[u8]>)>), Error> {
-        let first = self.clusters.first().map_or(Default::default(), |packed| packed.spot);
+        let first = self.clusters.first().map_or_else(Spot::default, |packed| packed.spot);
         let (Some(source), Some(codec)) = (layer.file(first.file), layer.codec(first.file)) else {
             return Err(bug(layer.name()).detail("a compressed cluster in an image that has none"));
         };

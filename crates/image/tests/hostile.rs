@@ -4,14 +4,11 @@
 
 mod common;
 
-use std::sync::Arc;
 use std::sync::OnceLock;
-use std::time::Duration;
 
-use common::{Folder, Memory, block_on, noise, write_raw};
+use common::{Folder, noise, write_raw};
 use proptest::prelude::*;
-use vmferry_block::Buf;
-use vmferry_image::{Image, ImageFormat, Kind, Limits, NoBacking, Source};
+use vmferry_image::{ImageFormat, Kind};
 
 /// Small images of every kind, made once.
 fn images() -> &'static [Vec<u8>] {
@@ -40,30 +37,8 @@ fn images() -> &'static [Vec<u8>] {
     })
 }
 
-/// Opens, maps and reads what can be read; whether it came out is of no interest here.
 fn exercise(image: Vec<u8>) -> Option<vmferry_image::Error> {
-    block_on(async {
-        let work = async {
-            let source = Source::new("image", ImageFormat::Qcow2, Arc::new(Memory(image)));
-            let image = Image::open(source, &NoBacking, Limits::default()).await?;
-            let map = image.map().await?;
-            if let Ok(runs) = image.data_runs().await {
-                assert!(
-                    runs.windows(2)
-                        .all(|pair| pair[0].file_offset + pair[0].len <= pair[1].file_offset)
-                );
-            }
-            for at in [0, 1000, 200_000, u64::MAX] {
-                let at = at.min(image.capacity().saturating_sub(70_000));
-                let len = (image.capacity() - at).min(70_000);
-                image.read(at, Buf::alone(len as usize)).await?;
-            }
-            assert!(map.capacity() == image.capacity());
-            Ok(())
-        };
-        let result = tokio::time::timeout(Duration::from_secs(10), work).await;
-        result.expect("it hangs").err()
-    })
+    common::exercise(ImageFormat::Qcow2, image)
 }
 
 proptest! {

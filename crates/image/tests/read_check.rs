@@ -154,7 +154,11 @@ fn damaged_qcow2() {
         ("data on data", l2, &(number(&image, l2 + 8)).to_be_bytes()),
         ("data on the L2 table", l2, &(l2 | own).to_be_bytes()),
         ("data on the header", l2 + 400, &(65536 | own).to_be_bytes()),
-        ("data in the middle of a cluster", l2, &(data + 512 | own).to_be_bytes()),
+        (
+            "data in the middle of a cluster",
+            l2,
+            &((data + 512) | own).to_be_bytes(),
+        ),
         ("data past the end", l2, &(1 << 40 | own).to_be_bytes()),
         ("data that is not its own", l2, &data.to_be_bytes()),
         ("a table past the end", l1, &(1 << 40 | own).to_be_bytes()),

@@ -216,7 +216,7 @@ fn a_stream_with_its_directory_named_at_the_end() {
     check(&folder, "end.vmdk");
 
     for (name, image) in [
-        ("cut.vmdk", &image[..image.len() - 512]),
+        ("cut.vmdk", &image[..image.len() - 1024]),
         ("header.vmdk", &image[..512]),
         ("other.vmdk", &{
             let mut other = image.clone();

@@ -6,11 +6,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tempfile::TempDir;
 use vmferry_block::{AllocationMap, Buf, LocalFile, ReadAt};
-use vmferry_image::{BackingRef, Error, ExtentRef, Image, ImageFormat, Kind, Limits, Opener, Source};
+use vmferry_image::{
+    BackingRef, Depth, Error, ExtentRef, Image, ImageFormat, Kind, Limits, NoBacking, Opener, Source, check,
+};
 
 /// A folder of images that goes away with the test.
 pub struct Folder(TempDir);
@@ -196,4 +199,34 @@ pub fn write_raw(path: &Path, len: u64, data: &[(u64, Vec<u8>)]) {
     for (offset, bytes) in data {
         file.write_all_at(bytes, *offset).unwrap();
     }
+}
+
+/// Opens, maps, reads and checks what can be; whether it came out is of no interest here.
+pub fn exercise(format: ImageFormat, image: Vec<u8>) -> Option<Error> {
+    block_on(async {
+        let work = async {
+            let source = Source::new("image", format, Arc::new(Memory(image)));
+            // What a check finds is no error of the check.
+            if let Err(error) = check(source.clone(), &NoBacking, Limits::default(), Depth::Content).await {
+                assert_ne!(error.kind(), Kind::Bug, "{error}");
+            }
+            let image = Image::open(source, &NoBacking, Limits::default()).await?;
+            let map = image.map().await?;
+            if let Ok(runs) = image.data_runs().await {
+                assert!(
+                    runs.windows(2)
+                        .all(|pair| pair[0].file_offset + pair[0].len <= pair[1].file_offset)
+                );
+            }
+            for at in [0, 1000, 200_000, u64::MAX] {
+                let at = at.min(image.capacity().saturating_sub(70_000));
+                let len = (image.capacity() - at).min(70_000);
+                image.read(at, Buf::alone(len as usize)).await?;
+            }
+            assert!(map.capacity() == image.capacity());
+            Ok(())
+        };
+        let result = tokio::time::timeout(Duration::from_secs(10), work).await;
+        result.expect("it hangs").err()
+    })
 }

@@ -24,10 +24,11 @@ impl Qcow2 {
     pub(super) async fn lists(&self, report: &mut Report) -> Result<Lists, Error> {
         let header = &self.header;
         let mut lists = Lists {
-            areas: vec![0..self.format.cluster_size()],
+            areas: Vec::new(),
             tables: Vec::new(),
             bitmaps: Vec::new(),
         };
+        lists.areas.push(0..self.format.cluster_size());
         if !header.refcount_table.is_empty() {
             lists.areas.push(header.refcount_table.clone());
         }
@@ -135,7 +136,7 @@ impl Qcow2 {
 
     /// Reads the start of an entry of a list.
     async fn entry(&self, at: u64, len: u64, report: &mut Report, what: &str) -> Result<Option<Buf>, Error> {
-        if !at.checked_add(len).is_some_and(|end| end <= self.source().file.size()) {
+        if at.checked_add(len).is_none_or(|end| end > self.source().file.size()) {
             report.error(|| format!("{what} is said to be at {at}, past the end of the file"));
             return Ok(None);
         }

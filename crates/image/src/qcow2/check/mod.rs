@@ -192,7 +192,7 @@ impl Qcow2 {
             report.error(|| format!("the refcount table ends at {}, past the end of the file", table.end));
             return Ok(());
         }
-        let per_block = size * 8 >> order;
+        let per_block = (size * 8) >> order;
         for slice in 0..(table.end - table.start).div_ceil(SLICE) {
             let entries = self.file.get_in(table, slice).await?;
             for (index, word) in (slice * SLICE / 8..).zip(entries.as_chunks::<8>().0) {
@@ -219,7 +219,7 @@ impl Qcow2 {
 
     async fn count_block(&self, block: u64, first: u64, window: &mut Window) -> Result<(), Error> {
         let order = self.header.refcount_order;
-        let per_slice = self.slice_len() * 8 >> order;
+        let per_slice = (self.slice_len() * 8) >> order;
         let slices = (0..self.format.cluster_size() / self.slice_len())
             .map(|n| (block + n * self.slice_len(), first + n * per_slice))
             .filter(|(_, first)| window.touches(*first, per_slice));
@@ -228,7 +228,7 @@ impl Qcow2 {
             .load(slices.iter().map(|(at, _)| *at..at + self.slice_len()).collect())
             .await?;
         for (at, first) in slices {
-            window.count(first, &*self.file.get(at, self.slice_len()).await?, order);
+            window.count(first, &self.file.get(at, self.slice_len()).await?, order);
         }
         Ok(())
     }

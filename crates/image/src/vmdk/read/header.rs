@@ -24,11 +24,19 @@ pub(crate) struct Header {
     pub(crate) redundant: Option<Range<u64>>,
     /// Whether an entry of 1 is a grain of zeros.
     pub(crate) zeroed: bool,
-    pub(crate) compressed: bool,
-    /// Whether markers stand before grains.
-    pub(crate) marked: bool,
+    pub(crate) grains: Grains,
     /// Whether the file was not closed.
     pub(crate) unclean: bool,
+}
+
+/// How grains are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Grains {
+    Plain,
+    /// Each is a zlib stream, behind a marker or not.
+    Compressed {
+        marked: bool,
+    },
 }
 
 impl Header {
@@ -42,20 +50,22 @@ impl Header {
         }
         let cut_off = || refuse(corrupt("it has no footer at its end: it may be cut off"));
         let whole = file_size / SECTOR * SECTOR;
-        let footer_at = whole.checked_sub(spec::FOOTER_FROM_END).filter(|at| *at >= SECTOR);
-        let footer = source.read(footer_at.ok_or_else(cut_off)?, spec::HEADER_LEN).await?;
-        if magic(&footer) != Some(spec::MAGIC) {
-            return Err(cut_off());
-        }
+        let end = whole.checked_sub(spec::FOOTER_FROM_END).filter(|at| *at >= SECTOR);
+        let end = source.read(end.ok_or_else(cut_off)?, spec::FOOTER_FROM_END).await?;
+        // Some leave out the end-of-stream marker.
+        let footer = end
+            .chunks_exact(spec::HEADER_LEN as usize)
+            .find(|sector| magic(sector) == Some(spec::MAGIC));
+        let footer = footer.ok_or_else(cut_off)?;
         let header = fields(&start).map_err(refuse)?;
-        let end = fields(&footer).map_err(refuse)?;
+        let end = fields(footer).map_err(refuse)?;
         if [field::CAPACITY, field::GRAIN_SIZE]
             .iter()
             .any(|at| header.u64(*at) != end.u64(*at))
         {
             return Err(refuse(corrupt("its footer contradicts its header")));
         }
-        let mut found = Self::parse(&footer, file_size).map_err(refuse)?;
+        let mut found = Self::parse(footer, file_size).map_err(refuse)?;
         found.descriptor = descriptor(header, file_size).map_err(refuse)?;
         Ok(found)
     }
@@ -104,8 +114,7 @@ impl Header {
                 .then(|| directory_at(field::REDUNDANT_DIRECTORY))
                 .transpose()?,
             zeroed: flags & spec::FLAG_ZEROED_GRAINS != 0,
-            compressed: compressed(fields, flags)?,
-            marked: flags & spec::FLAG_MARKERS != 0,
+            grains: grains(fields, flags)?,
             unclean: fields.array::<1>(field::UNCLEAN) != [0],
         })
     }
@@ -135,13 +144,15 @@ pub(crate) fn descriptor_only(bytes: &[u8], file_size: u64) -> Result<Option<Ran
     descriptor(fields, file_size)
 }
 
-fn compressed(fields: Fields<'_>, flags: u32) -> Result<bool, Refusal> {
+fn grains(fields: Fields<'_>, flags: u32) -> Result<Grains, Refusal> {
     match u16::from_le_bytes(fields.array(field::COMPRESSION)) {
         spec::COMPRESSION_NONE if flags & spec::FLAG_COMPRESSED != 0 => {
             Err(corrupt("its grains are compressed, and it does not say how"))
         }
-        spec::COMPRESSION_NONE => Ok(false),
-        spec::COMPRESSION_DEFLATE => Ok(true),
+        spec::COMPRESSION_NONE => Ok(Grains::Plain),
+        spec::COMPRESSION_DEFLATE => Ok(Grains::Compressed {
+            marked: flags & spec::FLAG_MARKERS != 0,
+        }),
         other => Err(Refusal::new(Kind::Unsupported, format!("compression {other}"), CONVERT)),
     }
 }

@@ -181,6 +181,11 @@ impl Vmdk {
             create_type: self.descriptor.create_type.clone(),
             cid: self.descriptor.cid.map(|cid| format!("{cid:08x}")),
             parent_cid: parent.as_ref().map(|parent| format!("{:08x}", parent.cid)),
+            dirty: self
+                .extents
+                .iter()
+                .filter_map(Extent::as_sparse)
+                .any(|sparse| sparse.header.unclean),
             extents: self.descriptor.extents.iter().map(ExtentLine::describe).collect(),
         });
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use vmferry_fault::Fault;
 
 use super::CHECK;
-use super::header::Header;
+use super::header::{Grains, Header};
 use crate::codec::Codec;
 use crate::place::{Packed, Place, Segment, Spot};
 use crate::tables::{FileTables, SLICE, Tables, le32};
@@ -56,11 +56,14 @@ impl Sparse {
     }
 
     pub(crate) fn codec(&self) -> Option<Codec> {
-        self.header.compressed.then_some(Codec::Grain {
-            marked: self.header.marked,
-            first: self.first,
-            grain: self.header.grain,
-        })
+        match self.header.grains {
+            Grains::Plain => None,
+            Grains::Compressed { marked } => Some(Codec::Grain {
+                marked,
+                first: self.first,
+                grain: self.header.grain,
+            }),
+        }
     }
 
     /// Where the bytes from `at` of the disk on are: the longest stretch within `len` bytes that can be read as one. Both lie within this part.
@@ -164,12 +167,8 @@ impl Sparse {
 
     /// Where the bytes at `at` of the disk are, by the grain table that maps them.
     pub(crate) fn place(&self, table: &[u8], at: u64) -> Result<Place, Error> {
-        let Header {
-            grain,
-            compressed,
-            zeroed,
-            ..
-        } = self.header;
+        let Header { grain, zeroed, .. } = self.header;
+        let compressed = self.header.grains != Grains::Plain;
         let within = (at - self.first) % grain;
         let index = (at - self.first) / grain % self.header.table_entries;
         let sector = match le32(table, index) {
