@@ -90,10 +90,11 @@ impl fmt::Debug for Packer {
 }
 
 impl Packer {
-    /// A packer with the fastest compression.
+    /// A packer with the fastest compression that compresses.
     pub fn new() -> Self {
         Self {
-            deflate: Compressor::new(CompressionLvl::fastest()),
+            // Level 0 only stores. There always is a level 1; the alternative is for the type alone.
+            deflate: Compressor::new(CompressionLvl::new(1).unwrap_or_default()),
         }
     }
 
