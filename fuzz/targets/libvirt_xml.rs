@@ -1,0 +1,23 @@
+//! XML as a libvirt daemon sends it. The reader is private to its crate, so its source is taken in here.
+#![no_main]
+#![allow(dead_code, unused_imports, clippy::all)]
+
+pub use vmferry_provider::*;
+
+#[path = "../../crates/provider/src/libvirt/xml/mod.rs"]
+mod xml;
+
+use xml::tree::Element;
+
+libfuzzer_sys::fuzz_target!(|text: &str| {
+    let _ = xml::DomainXml::parse(text);
+    let _ = xml::caps::Capabilities::parse(text);
+    let _ = xml::storage::PoolXml::parse(text);
+    let _ = xml::storage::VolumeXml::parse(text);
+    if let Ok(element) = Element::parse(text)
+        && let Ok(written) = element.render()
+    {
+        let again = Element::parse(&written).expect("what we wrote");
+        assert_eq!(again.render().expect("once more"), written);
+    }
+});
