@@ -236,7 +236,7 @@ impl ContentDigest {
 
     /// Hashes the zeros before the first other byte of a leaf, which is here.
     fn catch_up(&mut self) {
-        const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
         let mut zeros = if self.dirty { 0 } else { (self.position % LEAF) as usize };
         while zeros > 0 {
             let now = zeros.min(ZEROS.len());
