@@ -128,6 +128,12 @@ pub trait DiskSink: Send + Sync {
     /// later given to [`finish`](Self::finish). What is never written reads as zeros.
     async fn write(&self, offset: u64, buf: Buf) -> Result<(), Error>;
 
+    /// Makes durable what was written up to now, so that a later process can go on behind it
+    /// ([`TargetHost::reopen_sink`]). `false` where this provider has no such thing; then nothing is done.
+    async fn flush(&self) -> Result<bool, Error> {
+        Ok(false)
+    }
+
     /// Makes the file `len` bytes long and durable.
     async fn finish(&self, len: u64) -> Result<(), Error>;
 }
@@ -179,6 +185,20 @@ pub trait TargetHost: Send + Sync {
 
     /// Opens a volume of `owner` for writing, from the front, whatever it held before.
     async fn open_sink(&self, volume: &VolumeId, owner: &Owner, len: u64) -> Result<Arc<dyn DiskSink>, Error>;
+
+    /// Opens a volume of `owner` that an earlier sink of the same `len` has written the first `kept` bytes of, for going on
+    /// behind them; what lies there now is discarded. `None`, and nothing is changed, where this provider cannot do that, or
+    /// where the volume's file is not as that sink left it.
+    async fn reopen_sink(
+        &self,
+        volume: &VolumeId,
+        owner: &Owner,
+        len: u64,
+        kept: u64,
+    ) -> Result<Option<Arc<dyn DiskSink>>, Error> {
+        let _ = (volume, owner, len, kept);
+        Ok(None)
+    }
 
     /// Opens a volume for reading its content back.
     async fn open_volume(&self, volume: &VolumeId, format: ImageFormat) -> Result<Arc<dyn DiskSource>, Error>;

@@ -45,6 +45,16 @@ impl TargetHost for Libvirt {
         sink::open(self, volume, owner, len).await
     }
 
+    async fn reopen_sink(
+        &self,
+        volume: &VolumeId,
+        owner: &Owner,
+        len: u64,
+        kept: u64,
+    ) -> Result<Option<Arc<dyn DiskSink>>, Error> {
+        sink::reopen(self, volume, owner, len, kept).await
+    }
+
     async fn open_volume(&self, volume: &VolumeId, format: ImageFormat) -> Result<Arc<dyn DiskSource>, Error> {
         volume::open(self, volume, format).await
     }

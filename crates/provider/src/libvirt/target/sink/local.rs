@@ -24,11 +24,11 @@ pub(super) struct LocalSink {
 }
 
 impl LocalSink {
-    /// Empties the file and makes it `len` bytes long.
-    pub async fn open(libvirt: &Libvirt, place: Place, file: File, len: u64) -> Result<Self, Error> {
+    /// Empties the file from byte `kept` on and makes it `len` bytes long.
+    pub async fn open(libvirt: &Libvirt, place: Place, file: File, kept: u64, len: u64) -> Result<Self, Error> {
         let emptied = async {
             let writer = LocalFileWriter::from_file(file).await?;
-            writer.set_len(0).await?;
+            writer.set_len(kept).await?;
             writer.set_len(len).await?;
             Ok(writer)
         };
@@ -52,6 +52,12 @@ impl DiskSink for LocalSink {
         check_range(&self.place, offset, &buf, self.len)?;
         let written = self.writer.write_at(offset, buf).await;
         written.map_err(|error| fault("write", &self.place, error))
+    }
+
+    async fn flush(&self) -> Result<bool, Error> {
+        let synced = self.writer.sync().await;
+        synced.map_err(|error| fault("flush", &self.place, error))?;
+        Ok(true)
     }
 
     async fn finish(&self, len: u64) -> Result<(), Error> {

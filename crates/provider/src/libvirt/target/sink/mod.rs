@@ -25,8 +25,31 @@ pub(super) async fn open(
     let place = Place::owned(id, owner)?;
     let described = volume::describe(libvirt, &place).await?;
     match volume::local_file(libvirt, &described, true).await? {
-        Some(file) => Ok(Arc::new(local::LocalSink::open(libvirt, place, file, len).await?)),
+        Some(file) => Ok(Arc::new(local::LocalSink::open(libvirt, place, file, 0, len).await?)),
         None => stream(libvirt, place, described.file_bytes, len).await,
+    }
+}
+
+/// Opens a volume of `owner` behind the first `kept` bytes that an earlier sink wrote. An upload through libvirt cannot begin in
+/// the middle without losing the holes, so only a file of this machine can be gone on with; it has had its whole length from
+/// the start.
+pub(super) async fn reopen(
+    libvirt: &Libvirt,
+    id: &VolumeId,
+    owner: &Owner,
+    len: u64,
+    kept: u64,
+) -> Result<Option<Arc<dyn DiskSink>>, Error> {
+    let place = Place::owned(id, owner)?;
+    let described = volume::describe(libvirt, &place).await?;
+    if described.file_bytes != len || kept > len {
+        return Ok(None);
+    }
+    match volume::local_file(libvirt, &described, true).await? {
+        Some(file) => Ok(Some(Arc::new(
+            local::LocalSink::open(libvirt, place, file, kept, len).await?,
+        ))),
+        None => Ok(None),
     }
 }
 

@@ -133,6 +133,40 @@ async fn content_arrives_in_the_file_itself() {
 }
 
 #[tokio::test]
+async fn a_file_is_gone_on_with_only_as_it_was_left() {
+    let (host, connected) = session().await;
+    let libvirt = &connected.libvirt;
+    let spec = volume_spec("again", 0, ImageFormat::Raw, 16 * MIB);
+    let made = libvirt.create_volume(&spec, &owner()).await.unwrap();
+    let reopen = async |kept| libvirt.reopen_sink(&made.id, &owner(), 16 * MIB, kept).await.unwrap();
+    // It was never opened: nothing of it was written.
+    assert!(reopen(4 * MIB).await.is_none());
+
+    let sink = libvirt.open_sink(&made.id, &owner(), 16 * MIB).await.unwrap();
+    let half = |byte| Buf::copy_of(&vec![byte; 8 << 20]);
+    sink.write(0, half(1)).await.unwrap();
+    sink.write(8 * MIB, half(2)).await.unwrap();
+    assert!(sink.flush().await.unwrap());
+    drop(sink);
+    let sink = reopen(8 * MIB).await.unwrap();
+    sink.write(12 * MIB, Buf::copy_of(&[3; 4096])).await.unwrap();
+    sink.finish(16 * MIB).await.unwrap();
+    let mut expected = vec![1; 8 << 20];
+    expected.resize(16 << 20, 0);
+    expected[12 << 20..][..4096].fill(3);
+    assert!(std::fs::read(path_of(&host, &made)).unwrap() == expected);
+
+    // Cut short, it is left as it is.
+    let file = std::fs::File::options().write(true).open(path_of(&host, &made)).unwrap();
+    file.set_len(10 << 20).unwrap();
+    assert!(reopen(8 * MIB).await.is_none());
+    assert_eq!(path_of(&host, &made).metadata().unwrap().len(), 10 << 20);
+    let theirs = Owner::new("another");
+    assert!(libvirt.reopen_sink(&made.id, &theirs, 16 * MIB, MIB).await.is_err());
+    libvirt.delete_volume(&spec, &owner()).await.unwrap();
+}
+
+#[tokio::test]
 async fn content_arrives_through_a_stream() {
     let (host, connected) = session().await;
     let world = World::of(&[&host], &[]);
