@@ -7,7 +7,6 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use vmferry_block::{AllocationMap, Buf, Extent, Pool};
 
-use crate::hasher::died;
 use crate::{Error, error};
 
 /// Bytes of a chunk: large enough that the cost of a call vanishes, small enough that many fit the memory.
@@ -85,38 +84,59 @@ impl Iterator for Cut<'_> {
     }
 }
 
-/// Reads chunks ahead and hands them on in order, until `places` (offset and length of each) end or it is called off.
+/// Reads chunks ahead and hands them on in order, until `places` (offset and length of each) end, nobody takes them any more,
+/// or it is called off. A place that is longer than a chunk is read in one go, into as many buffers as it takes.
 ///
-/// A buffer is taken before a read is begun, so the read that is next in the order always has one.
+/// Buffers are taken before a read is begun, so the read that is next in the order always has them.
 pub(crate) async fn feed<'a>(
     mut places: impl Iterator<Item = (u64, u64)> + Send,
     pool: Pool,
-    read: impl Fn(u64, Buf) -> BoxFuture<'a, Result<Chunk, Error>> + Send,
+    read: impl Fn(u64, Vec<Buf>) -> BoxFuture<'a, Result<Vec<Chunk>, Error>> + Send,
     chunks: mpsc::Sender<Chunk>,
     cancel: &CancellationToken,
     object: &str,
 ) -> Result<(), Error> {
-    let mut ahead = FuturesOrdered::new();
+    let (mut ahead, mut reading) = (FuturesOrdered::new(), 0);
     let mut place = places.next();
+    let mut bufs: Vec<Buf> = Vec::new();
     while place.is_some() || !ahead.is_empty() {
+        let missing = place.map_or(0, |(_, len)| len - bufs.iter().map(|buf| buf.len() as u64).sum::<u64>());
         tokio::select! {
             biased;
             () = cancel.cancelled() => return Err(error::cancelled(object)),
-            buf = pool.take(place.map_or(0, |(_, len)| len as usize)), if place.is_some() && ahead.len() < READ_AHEAD => {
-                ahead.extend(place.map(|(offset, _)| read(offset, buf)));
-                place = places.next();
+            buf = pool.take(missing.min(CHUNK) as usize), if place.is_some() && reading < READ_AHEAD => {
+                bufs.push(buf);
+                if let Some((offset, _)) = place.filter(|_| missing <= CHUNK) {
+                    reading += bufs.len();
+                    ahead.push_back(read(offset, std::mem::take(&mut bufs)));
+                    place = places.next();
+                }
             }
-            Some(chunk) = ahead.next() => {
-                let chunk = chunk?;
-                tokio::select! {
-                    biased;
-                    () = cancel.cancelled() => return Err(error::cancelled(object)),
-                    sent = chunks.send(chunk) => sent.map_err(|_| died())?,
+            Some(read) = ahead.next() => {
+                for chunk in read? {
+                    reading -= 1;
+                    tokio::select! {
+                        biased;
+                        () = cancel.cancelled() => return Err(error::cancelled(object)),
+                        // Whoever closed it knows why.
+                        sent = chunks.send(chunk) => if sent.is_err() { return Ok(()) },
+                    }
                 }
             }
         }
     }
     Ok(())
+}
+
+/// What reads one chunk, for [`feed`] with places that fit a chunk.
+pub(crate) async fn single(
+    bufs: Vec<Buf>,
+    read: impl AsyncFnOnce(Buf) -> Result<Chunk, Error>,
+) -> Result<Vec<Chunk>, Error> {
+    match bufs.into_iter().next() {
+        Some(buf) => Ok(vec![read(buf).await?]),
+        None => Ok(Vec::new()),
+    }
 }
 
 #[cfg(test)]

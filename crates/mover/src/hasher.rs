@@ -1,4 +1,6 @@
-//! Hashing in order, on a thread of its own: it is the one part of a transfer that a processor is busy with.
+//! Hashing in order, on threads of its own: it is the one part of a transfer that a processor is busy with.
+//!
+//! One thread hashes the object, the next one the disk's content, so that two processors share the work.
 
 use tokio::sync::{mpsc, oneshot};
 use vmferry_block::{ContentDigest, ContentState, ObjectHash, ObjectState};
@@ -6,7 +8,7 @@ use vmferry_block::{ContentDigest, ContentState, ObjectHash, ObjectState};
 use crate::chunk::Chunk;
 use crate::{Error, Kind};
 
-/// Chunks that may wait on either side of the thread.
+/// Chunks that may wait on either side of a thread.
 const QUEUE: usize = 2;
 
 /// Both hashes of a transfer, up to the same place.
@@ -18,6 +20,18 @@ pub(crate) struct Hashes {
     pub(crate) content: ContentDigest,
 }
 
+impl Hashes {
+    /// How much of the object was hashed.
+    pub(crate) fn read(&self) -> u64 {
+        self.object.as_ref().map_or(0, ObjectHash::len)
+    }
+
+    /// Both written down; `None` where there is no object.
+    pub(crate) fn states(&self) -> Option<States> {
+        Some((self.object.as_ref()?.save(), self.content.save()))
+    }
+}
+
 /// Both hashes written down.
 pub(crate) type States = (ObjectState, ContentState);
 
@@ -25,66 +39,109 @@ pub(crate) type States = (ObjectState, ContentState);
 pub(crate) struct Hashed {
     /// The chunk.
     pub(crate) chunk: Chunk,
-    /// The hashes as of its end, where that is the end of a part.
+    /// The hashes as of its end, where that is one of the marks.
     pub(crate) states: Option<States>,
 }
 
-/// The two ends of the thread, and what it leaves when the chunks end.
+/// The two ends of the threads, and what they leave when the chunks end.
 pub(crate) struct Hasher {
-    /// Takes chunks in order. Dropping it ends the thread.
+    /// Takes chunks in order. Dropping it ends the threads.
     pub(crate) chunks: mpsc::Sender<Chunk>,
     /// Gives them back in the same order.
     pub(crate) hashed: mpsc::Receiver<Hashed>,
     /// Gives the hashes of everything once `chunks` is dropped and `hashed` is empty.
-    pub(crate) end: oneshot::Receiver<Hashes>,
+    pub(crate) end: End,
 }
 
+/// What the threads leave.
+pub(crate) struct End {
+    object: oneshot::Receiver<Option<ObjectHash>>,
+    content: oneshot::Receiver<ContentDigest>,
+}
+
+impl End {
+    /// The hashes of everything that came.
+    pub(crate) async fn hashes(self) -> Result<Hashes, Error> {
+        match (self.object.await, self.content.await) {
+            (Ok(object), Ok(content)) => Ok(Hashes { object, content }),
+            _ => Err(died()),
+        }
+    }
+}
+
+/// Between the threads: a chunk, and the object's hash as of its end where that is a mark.
+type Half = (Chunk, Option<ObjectState>);
+
 impl Hasher {
-    /// Starts the thread with hashes to go on from. It writes them down at every multiple of `part_size` and at `len`.
-    pub(crate) fn start(hashes: Hashes, part_size: u64, len: u64) -> Result<Self, Error> {
+    /// Starts the threads with hashes to go on from. They write them down at every multiple of `mark` in the object and at `len`.
+    pub(crate) fn start(hashes: Hashes, mark: u64, len: u64) -> Result<Self, Error> {
         let (chunks, incoming) = mpsc::channel(QUEUE);
+        let (halves, between) = mpsc::channel(QUEUE);
         let (outgoing, hashed) = mpsc::channel(QUEUE);
-        let (leave, end) = oneshot::channel();
-        let work = move || {
-            let hashes = run(hashes, incoming, &outgoing, part_size, len);
-            // Nobody may be there any more to hear it.
-            let _ = leave.send(hashes);
-        };
-        std::thread::Builder::new()
-            .name("hash".to_owned())
-            .spawn(work)
-            .map_err(|error| Error::new(Kind::Stalled, "start", "the hashing thread").source(error))?;
+        let (leave_object, object) = oneshot::channel();
+        let (leave_content, content) = oneshot::channel();
+        let Hashes {
+            object: first,
+            content: second,
+        } = hashes;
+        // Nobody may be there any more to hear what they leave.
+        spawn("hash-object", move || {
+            drop(leave_object.send(hash_object(first, incoming, &halves, mark, len)));
+        })?;
+        spawn("hash-content", move || {
+            drop(leave_content.send(hash_content(second, between, &outgoing)));
+        })?;
+        let end = End { object, content };
         Ok(Self { chunks, hashed, end })
     }
 }
 
-fn run(
-    mut hashes: Hashes,
+fn hash_object(
+    mut object: Option<ObjectHash>,
     mut incoming: mpsc::Receiver<Chunk>,
-    outgoing: &mpsc::Sender<Hashed>,
-    part_size: u64,
+    outgoing: &mpsc::Sender<Half>,
+    mark: u64,
     len: u64,
-) -> Hashes {
+) -> Option<ObjectHash> {
     while let Some(chunk) = incoming.blocking_recv() {
-        if let Some(object) = &mut hashes.object {
+        let at_mark = chunk.end().is_multiple_of(mark) || chunk.end() == len;
+        let state = object.as_mut().and_then(|object| {
             object.update(&chunk.buf);
+            at_mark.then(|| object.save())
+        });
+        if outgoing.blocking_send((chunk, state)).is_err() {
+            break;
         }
+    }
+    object
+}
+
+fn hash_content(
+    mut content: ContentDigest,
+    mut incoming: mpsc::Receiver<Half>,
+    outgoing: &mpsc::Sender<Hashed>,
+) -> ContentDigest {
+    while let Some((chunk, object)) = incoming.blocking_recv() {
         for span in &chunk.spans {
-            hashes.content.data(span.guest, chunk.bytes(span));
+            content.data(span.guest, chunk.bytes(span));
         }
-        let at_part_end = chunk.end().is_multiple_of(part_size) || chunk.end() == len;
-        let states = match &hashes.object {
-            Some(object) if at_part_end => Some((object.save(), hashes.content.save())),
-            _ => None,
-        };
+        let states = object.map(|object| (object, content.save()));
         if outgoing.blocking_send(Hashed { chunk, states }).is_err() {
             break;
         }
     }
-    hashes
+    content
 }
 
-/// The error of a hashing thread that ended before its time.
+/// Starts a thread for one stage of a transfer. It ends when what it reads from or writes to is closed.
+pub(crate) fn spawn(name: &'static str, work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+    let started = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    started
+        .map(drop)
+        .map_err(|error| Error::new(Kind::Stalled, "start", format!("the thread {name}")).source(error))
+}
+
+/// The error of a thread that ended before its time.
 pub(crate) fn died() -> Error {
-    Error::new(Kind::Bug, "hash", "the disk").detail("the hashing thread ended early")
+    Error::new(Kind::Bug, "hash", "the disk").detail("a thread of the transfer ended early")
 }

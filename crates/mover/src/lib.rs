@@ -12,14 +12,15 @@
 //! Architecture Invariant: memory is bounded whatever the size of the disk: every byte is in a buffer out of one pool, and a
 //! buffer is taken before its place in the order is claimed, so the one that is next in the order always has one.
 //!
-//! Architecture Invariant: no phases, no retries and no Kubernetes here. What an attempt leaves for the next one is the
-//! journal beside the object.
+//! Architecture Invariant: no phases and no Kubernetes here. A transfer goes on by itself after what passes; what it leaves
+//! for the next attempt is the journal beside the object.
 
 mod chunk;
 mod error;
 mod export;
 mod hasher;
 mod import;
+mod patience;
 mod progress;
 mod verify;
 

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::{Error, Kind};
 
@@ -20,7 +21,7 @@ pub struct Progress {
     done: AtomicU64,
     total: AtomicU64,
     moved: AtomicU64,
-    /// Every byte that was read or written anywhere: a sign of life.
+    /// Signs of life.
     life: AtomicU64,
     samples: Mutex<VecDeque<(Instant, u64)>>,
 }
@@ -61,12 +62,13 @@ impl Progress {
     pub(crate) fn advance(&self, bytes: u64) {
         self.done.fetch_add(bytes, Ordering::Relaxed);
         self.moved.fetch_add(bytes, Ordering::Relaxed);
-        self.alive(bytes);
+        self.alive();
     }
 
-    /// These bytes went somewhere, though they may not be done yet.
-    pub(crate) fn alive(&self, bytes: u64) {
-        self.life.fetch_add(bytes, Ordering::Relaxed);
+    /// A sign of life: bytes went somewhere, though they may not be done yet, or something waits that means to go on, as a
+    /// limit of the rate does. Without one for a minute a transfer counts as stalled.
+    pub fn alive(&self) {
+        self.life.fetch_add(1, Ordering::Relaxed);
     }
 
     fn rate(&self) -> u64 {
@@ -96,10 +98,26 @@ impl Progress {
     ) -> Result<T, Error> {
         tokio::select! {
             outcome = work => outcome,
-            () = self.until_stalled(limit) => Err(Error::new(Kind::Stalled, "go on with", object)
-                .detail(format!("no byte moved for {} s", limit.as_secs()))
-                .remedy("check that the hypervisor and the staging storage answer")),
+            () = self.until_stalled(limit) => Err(stalled(object, limit)),
         }
+    }
+
+    /// Runs `work` as [`watch`](Self::watch) does, but asks it to stop before it is given up: where it does, it has left
+    /// everything in order. `None` where it does not stop, either.
+    pub(crate) async fn watch_stopping<T>(
+        &self,
+        object: &str,
+        limit: Duration,
+        stop: &CancellationToken,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Option<Result<T, Error>> {
+        let mut work = std::pin::pin!(work);
+        tokio::select! {
+            outcome = &mut work => return Some(outcome),
+            () = self.until_stalled(limit) => stop.cancel(),
+        }
+        let stopped = tokio::time::timeout(limit, work).await.ok()?;
+        Some(stopped.map_err(|_| stalled(object, limit)))
     }
 
     async fn until_stalled(&self, limit: Duration) {
@@ -115,6 +133,12 @@ impl Progress {
             }
         }
     }
+}
+
+fn stalled(object: &str, limit: Duration) -> Error {
+    Error::new(Kind::Stalled, "go on with", object)
+        .detail(format!("no byte moved for {} s", limit.as_secs()))
+        .remedy("check that the hypervisor and the staging storage answer")
 }
 
 #[cfg(test)]

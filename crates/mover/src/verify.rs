@@ -6,12 +6,12 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use vmferry_block::{AllocationMap, Buf, ContentDigest, Digest, Pool};
+use vmferry_block::{AllocationMap, Buf, ContentDigest, Digest, Pool, is_zero};
 use vmferry_provider::DiskSource;
 
-use crate::chunk::{CHUNK, Chunk, READ_AHEAD, Span, cut, feed};
+use crate::chunk::{CHUNK, Chunk, READ_AHEAD, Span, cut, feed, single};
 use crate::error;
-use crate::hasher::{Hashed, Hasher, Hashes, died};
+use crate::hasher::{Hashed, Hasher, Hashes};
 use crate::progress::Progress;
 use crate::{Error, Kind};
 
@@ -66,11 +66,16 @@ async fn read(
     };
     let Hasher { chunks, hashed, end } = Hasher::start(hashes, u64::MAX, u64::MAX)?;
     let pool = Pool::new(CHUNK as usize, CHUNKS);
-    let read = |guest, buf| chunk(volume, capacity, progress, guest, buf).boxed();
+    let read = |guest, bufs| {
+        single(bufs, async move |buf| {
+            chunk(volume, capacity, progress, guest, buf).await
+        })
+        .boxed()
+    };
     let feed = feed(cut(map, 0, u64::MAX), pool, read, chunks, cancel, OBJECT);
     let ((), read) = tokio::join!(drain(hashed), feed);
     read?;
-    Ok(end.await.map_err(|_| died())?.content.finish())
+    Ok(end.hashes().await?.content.finish())
 }
 
 async fn chunk(
@@ -84,9 +89,9 @@ async fn chunk(
         .read(guest, buf)
         .await
         .map_err(|error| error::source(error, OBJECT))?;
-    progress.alive(buf.len() as u64);
+    progress.alive();
     let len = capacity.saturating_sub(guest).min(buf.len() as u64) as usize;
-    if buf[len..].iter().any(|byte| *byte != 0) {
+    if !is_zero(&buf[len..]) {
         return Err(corrupt(format!("it has data past the disk's end at {capacity} bytes")));
     }
     let spans = (len > 0).then_some(Span { at: 0, len, guest }).into_iter().collect();

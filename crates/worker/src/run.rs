@@ -7,12 +7,16 @@ use vmferry_engine::port::{
     Connector, Direction, DiskJob, DiskReport, DiskTarget, FailureKind, Job, JobFailure, Store,
 };
 use vmferry_mover::{Digest, ExportSpec, Import, ImportSpec, Progress, Report, export_disk, verify_volume};
-use vmferry_provider::{FrozenId, Hypervisor, Vm};
+use vmferry_provider::{DiskSink, FrozenId, Hypervisor, Vm};
 use vmferry_staging::StagingStore;
+use vmferry_staging::limit::{Bucket, Limited};
 
 use crate::failure::{self, failure};
 use crate::open;
 use crate::progress::JobProgress;
+
+/// Memory for the buffers of a disk.
+const MEMORY: u64 = 64 << 20;
 
 /// Runs a job: its disks in order, one at a time. Safe to run again, wherever the last run stopped.
 ///
@@ -26,7 +30,12 @@ pub async fn run_job(
 ) -> Result<Vec<DiskReport>, JobFailure> {
     let staging = open::staging(connector, store, &job.storage, &job.migration.namespace);
     let staging = unless(cancel, staging).await?;
-    let run = Run { job, staging, cancel };
+    let run = Run {
+        job,
+        staging,
+        buckets: buckets(job, connector),
+        cancel,
+    };
     match &job.direction {
         Direction::Export { provider, vm, frozen } => {
             let host = unless(cancel, open::hypervisor(connector, store, provider)).await?;
@@ -44,10 +53,29 @@ pub async fn run_job(
 struct Run<'a> {
     job: &'a Job,
     staging: Arc<dyn StagingStore>,
+    /// The rates that bytes to and from staging keep to.
+    buckets: Vec<Arc<Bucket>>,
     cancel: &'a CancellationToken,
 }
 
+/// The job's own rate, and the one that all share.
+fn buckets(job: &Job, connector: &dyn Connector) -> Vec<Arc<Bucket>> {
+    let own = job.bandwidth_limit.map(|rate| Arc::new(Bucket::new(rate)));
+    own.into_iter().chain(connector.bandwidth()).collect()
+}
+
 impl Run<'_> {
+    /// The store for one disk, which takes its turn in the rates.
+    fn limited(&self, progress: &Arc<Progress>) -> Arc<dyn StagingStore> {
+        let staging = Arc::clone(&self.staging);
+        if self.buckets.is_empty() {
+            return staging;
+        }
+        let progress = Arc::clone(progress);
+        let alive = Arc::new(move || progress.alive());
+        Arc::new(Limited::new(staging, self.buckets.clone(), alive))
+    }
+
     async fn export(
         &self,
         host: &dyn Hypervisor,
@@ -91,8 +119,9 @@ impl Run<'_> {
             owner: self.job.owner.uid.clone(),
             frozen: frozen.0.clone(),
             format: disk.staged_format,
+            memory: MEMORY,
         };
-        let (staging, progress) = (Arc::clone(&self.staging), Arc::clone(progress));
+        let (staging, progress) = (self.limited(progress), Arc::clone(progress));
         let exported = export_disk(source, staging, spec, progress, self.cancel.clone()).await;
         exported.map_err(failure::moving)
     }
@@ -124,7 +153,7 @@ impl Run<'_> {
         host: &dyn Hypervisor,
         disk: &DiskJob,
         target: &DiskTarget,
-        progress: &Progress,
+        progress: &Arc<Progress>,
     ) -> Result<Report, JobFailure> {
         let spec = ImportSpec {
             object: disk.object.clone(),
@@ -134,21 +163,35 @@ impl Run<'_> {
             capacity: disk.capacity,
             target_format: target.format,
             target_capacity: target.capacity,
+            volume: target.volume.0.clone(),
+            memory: MEMORY,
         };
-        let open = async {
-            Import::open(Arc::clone(&self.staging), spec)
-                .await
-                .map_err(failure::moving)
-        };
-        let import = unless(self.cancel, open).await?;
-        let open = async {
-            let opened = host
-                .open_sink(&target.volume, &self.job.owner, import.target_len())
-                .await;
-            opened.map_err(failure::hypervisor)
-        };
-        let sink = unless(self.cancel, open).await?;
+        let opened = Import::open(self.limited(progress), spec, self.cancel).await;
+        let mut import = opened.map_err(failure::moving)?;
+        let sink = self.sink(host, target, &mut import).await?;
         import.run(sink, progress, self.cancel).await.map_err(failure::moving)
+    }
+
+    /// Opens the volume: behind what an earlier attempt wrote, where that can be, or else from the front.
+    async fn sink(
+        &self,
+        host: &dyn Hypervisor,
+        target: &DiskTarget,
+        import: &mut Import,
+    ) -> Result<Arc<dyn DiskSink>, JobFailure> {
+        let (volume, owner, len) = (&target.volume, &self.job.owner, import.target_len());
+        if import.written() > 0 {
+            let reopened = host.reopen_sink(volume, owner, len, import.written());
+            let reopened = unless(self.cancel, async { reopened.await.map_err(failure::hypervisor) });
+            if let Some(sink) = reopened.await? {
+                return Ok(sink);
+            }
+        }
+        let emptied = async {
+            import.start_over().await.map_err(failure::moving)?;
+            host.open_sink(volume, owner, len).await.map_err(failure::hypervisor)
+        };
+        unless(self.cancel, emptied).await
     }
 
     async fn read_back(

@@ -29,7 +29,8 @@ pub(super) struct Journal {
     pub(super) part_size: u64,
     /// The upload, once it was begun.
     pub(super) upload: Option<UploadId>,
-    /// Parts that arrived, in order: those past `hashed`, and those before it that have a tag.
+    /// Parts that arrived, in order: those past `hashed`, and those before it that have a tag. None of them where the store
+    /// lists its parts.
     parts: Vec<Part>,
     /// The hashes as of the end of the first parts that arrived without a gap.
     pub(super) hashed: Option<HashedPrefix>,
@@ -128,13 +129,13 @@ impl Journal {
         (&self.frozen, &self.fingerprint, self.len) == (&other.frozen, &other.fingerprint, other.len)
     }
 
-    /// The report of a sealed object.
-    pub(super) fn report(&self, seal: &Seal, moved: u64) -> Report {
+    /// The report of a sealed object of which nothing was moved now.
+    pub(super) fn report(&self, seal: &Seal) -> Report {
         Report {
             len: self.len,
             checksum: seal.checksum,
             content_digest: seal.content_digest,
-            moved,
+            moved: 0,
         }
     }
 }

@@ -16,19 +16,20 @@ use vmferry_image::{ImageFormat, Layout};
 use vmferry_provider::DiskSource;
 use vmferry_staging::{ObjectKey, Part, StagingStore, UploadId, Uploaded};
 
-use crate::chunk::{CHUNK, READ_AHEAD, cut, feed};
+use crate::chunk::{CHUNK, cut, feed, single};
 use crate::error::{self, staging};
-use crate::hasher::{Hasher, Hashes, died};
+use crate::hasher::{Hasher, Hashes};
+use crate::patience::Patience;
 use crate::progress::Progress;
 use crate::{Error, Kind, Report};
 use journal::{Journal, Seal, taken};
 use plan::Plan;
 use read::Reader;
-use upload::Upload;
+use upload::{Destination, Upload};
 
 /// How long nothing may move, beside the time that a part takes at 1 MiB/s.
 const STALL: Duration = Duration::from_mins(1);
-/// How long the calls at the end may take: a server that flushes a whole object has much to do.
+/// How long the calls at the beginning and at the end may take: a server that flushes a whole object has much to do.
 const CLOSING: Duration = Duration::from_mins(15);
 
 /// What is exported, and where to.
@@ -42,6 +43,8 @@ pub struct ExportSpec {
     pub frozen: String,
     /// Format of the staged object.
     pub format: ImageFormat,
+    /// Bytes of memory for its buffers; less than 24 MiB count as 24 MiB.
+    pub memory: u64,
 }
 
 /// What tests set otherwise.
@@ -49,9 +52,12 @@ pub struct ExportSpec {
 pub(crate) struct Tuning {
     pub(crate) part_size: Option<u64>,
     pub(crate) stall: Option<Duration>,
+    /// Failures in a row, and the wait after the first.
+    pub(crate) patience: Option<(u32, Duration)>,
 }
 
-/// Exports a disk into staging, from where the last attempt stopped if there was one.
+/// Exports a disk into staging, from where the last attempt stopped if there was one. After a failure of the store that
+/// passes it goes on by itself, as long as that helps.
 ///
 /// The object is there only if the source says that the frozen state held all through
 /// ([`FrozenStateGone`](Kind::FrozenStateGone) otherwise, and the upload is aborted). On any other failure and on `cancel`,
@@ -79,9 +85,10 @@ pub(crate) async fn export_tuned(
     let map = source.map().await.map_err(|error| error::source(error, &object))?;
     let layout = Layout::new(spec.format, &map, source.capacity())
         .map_err(|error| Error::new(Kind::Image(error.kind()), "stage", &*object).source(error))?;
+    let (len, limits) = (layout.len(), store.limits());
     let plan = match tuning.part_size {
-        Some(size) => Plan::with_part_size(layout.len(), size),
-        None => Plan::new(layout.len(), store.limits())?,
+        Some(size) => Plan::with_part_size(len, size, limits, spec.memory),
+        None => Plan::new(len, limits, spec.memory)?,
     };
     let export = Export {
         source,
@@ -93,10 +100,10 @@ pub(crate) async fn export_tuned(
         plan,
         object,
     };
-    let stall = tuning
-        .stall
-        .unwrap_or(STALL + Duration::from_secs(plan.part_size >> 20));
-    match export.run(cancel, stall).await {
+    let held = if plan.flowing { 0 } else { plan.part_size };
+    let stall = tuning.stall.unwrap_or(STALL + Duration::from_secs(held >> 20));
+    let patience = tuning.patience.map(|(tries, first)| Patience::new(tries, first));
+    match export.insist(cancel, stall, patience.unwrap_or_default()).await {
         Err(error) if error.kind() == Kind::FrozenStateGone => {
             // What was read of it is worth nothing any more. The failure to remove it must not hide why.
             if let Err(second) = export.discard().await {
@@ -124,24 +131,53 @@ enum Start {
     /// The object is there.
     Done(Report),
     /// An upload is to be gone on with, or was just begun.
-    Upload(Box<Journal>, UploadId, BTreeMap<u32, Part>),
+    Upload(Box<Found>),
+}
+
+/// An upload that is under way.
+struct Found {
+    journal: Journal,
+    id: UploadId,
+    arrived: BTreeMap<u32, Part>,
+    /// Whether the store lists what arrived.
+    listed: bool,
 }
 
 impl Export<'_> {
+    /// Runs, and goes on from the journal after failures that pass.
+    async fn insist(
+        &self,
+        cancel: &CancellationToken,
+        stall: Duration,
+        mut patience: Patience,
+    ) -> Result<Report, Error> {
+        let before = self.progress.moved();
+        loop {
+            match self.run(cancel, stall).await {
+                Ok(report) => {
+                    let moved = self.progress.moved() - before;
+                    return Ok(Report { moved, ..report });
+                }
+                Err(error) => patience.after(error, self.progress, cancel).await?,
+            }
+        }
+    }
+
     async fn run(&self, cancel: &CancellationToken, stall: Duration) -> Result<Report, Error> {
-        let (mut journal, id, arrived) = match self.start().await? {
+        let found = match self.within(self.start()).await? {
             Start::Done(report) => {
                 self.progress.start(report.len, report.len);
                 return Ok(report);
             }
-            Start::Upload(journal, id, arrived) => (*journal, id, arrived),
+            Start::Upload(found) => *found,
         };
-        let done = arrived.keys().map(|number| self.plan.part_len(*number)).sum();
+        let id = found.id.clone();
+        let done = found.arrived.keys().map(|number| self.plan.part_len(*number)).sum();
         self.progress.start(self.plan.len, done);
-        let before = self.progress.moved();
-        let mut parts: Vec<Part> = arrived.values().cloned().collect();
+        let mut parts: Vec<Part> = found.arrived.values().cloned().collect();
+        let mut journal = found.journal.clone();
         if journal.sealed.is_none() {
-            let pass = self.pass(&id, journal, arrived, cancel);
+            let pass = self.pass(found, cancel);
             let (all, so_far, hashes) = self.progress.watch(&self.object, stall, pass).await?;
             (parts, journal) = (all, so_far);
             self.within(async {
@@ -156,49 +192,40 @@ impl Export<'_> {
             });
             journal.save(self.store, &self.spec.object).await?;
         }
-        let moved = self.progress.moved() - before;
-        self.complete(journal, &id, &parts, moved).await
+        self.complete(journal, &id, &parts).await
     }
 
     /// Reads the whole object, or what is missing of it, hashes it and puts the missing parts.
-    async fn pass(
-        &self,
-        id: &UploadId,
-        journal: Journal,
-        arrived: BTreeMap<u32, Part>,
-        cancel: &CancellationToken,
-    ) -> Result<(Vec<Part>, Journal, Hashes), Error> {
-        let scratch = Pool::new(CHUNK as usize, READ_AHEAD);
-        let reader = Reader {
+    async fn pass(&self, found: Found, cancel: &CancellationToken) -> Result<(Vec<Part>, Journal, Hashes), Error> {
+        let (journal, arrived) = (found.journal, found.arrived);
+        let reader = &Reader {
             source: self.source,
             layout: &self.layout,
-            scratch: &scratch,
             progress: self.progress,
             object: &self.object,
         };
-        let (from, hashes) = self.hashes(&reader, &journal).await?;
+        let (from, hashes) = self.hashes(reader, &journal).await?;
         let Hasher { chunks, hashed, end } = Hasher::start(hashes, self.plan.part_size, self.plan.len)?;
-        let mut upload = Upload::new(
-            self.store,
-            &self.spec.object,
-            id,
-            self.plan,
-            self.progress,
-            journal,
-            arrived,
-        );
+        let to = Destination {
+            store: self.store,
+            key: &self.spec.object,
+            id: &found.id,
+            plan: self.plan,
+            listed: found.listed,
+        };
+        let mut upload = Upload::new(to, self.progress, journal, arrived);
         let pool = Pool::new(CHUNK as usize, self.plan.chunks);
         let places = (from..self.plan.len)
             .step_by(CHUNK as usize)
             .map(|at| (at, CHUNK.min(self.plan.len - at)));
-        let read = |offset, buf| reader.chunk(offset, buf).boxed();
+        let read = |offset, bufs| single(bufs, async move |buf| reader.chunk(offset, buf).await).boxed();
         let feed = feed(places, pool, read, chunks, cancel, &self.object);
         let (read, put) = tokio::join!(feed, upload.run(hashed, cancel));
-        // A failure to put ends the reading, too, so it is the one to tell.
-        put?;
+        // A failure to read ends the upload, too, so it is the one to tell.
         read?;
+        put?;
         let (parts, journal) = upload.into_parts();
-        let hashes = end.await.map_err(|_| died())?;
+        let hashes = end.hashes().await?;
         Ok((parts, journal, hashes))
     }
 
@@ -250,7 +277,7 @@ impl Export<'_> {
                     seal.version = Some(head.version);
                     journal.sealed = Some(seal.clone());
                     journal.save(self.store, key).await?;
-                    Ok(Start::Done(journal.report(&seal, 0)))
+                    Ok(Start::Done(journal.report(&seal)))
                 }
                 Some(_) if ours => {
                     // Ours, and of another point in time.
@@ -285,10 +312,10 @@ impl Export<'_> {
             return self.begin(fresh).await;
         };
         let parts = self.store.parts(&self.spec.object, &id).await;
-        let arrived = match parts.map_err(staging("look up", &self.object))? {
+        let (arrived, listed) = match parts.map_err(staging("look up", &self.object))? {
             Uploaded::Gone => return self.begin(fresh).await,
-            Uploaded::Unlisted => journal.arrived(),
-            Uploaded::Parts(listed) => listed.into_iter().map(|part| (part.number, part)).collect(),
+            Uploaded::Unlisted => (journal.arrived(), false),
+            Uploaded::Parts(listed) => (listed.into_iter().map(|part| (part.number, part)).collect(), true),
         };
         let prefix = journal.hashed.as_ref().map_or(0, |prefix| prefix.parts);
         if !(0..prefix).all(|number| arrived.contains_key(&number)) {
@@ -298,7 +325,12 @@ impl Export<'_> {
         if arrived.len() < self.plan.parts() as usize {
             journal.sealed = None;
         }
-        Ok(Start::Upload(Box::new(journal), id, arrived))
+        Ok(Start::Upload(Box::new(Found {
+            journal,
+            id,
+            arrived,
+            listed,
+        })))
     }
 
     /// Ends the uploads of earlier attempts of this migration and begins one. The journal comes first, so that whatever is
@@ -314,11 +346,18 @@ impl Export<'_> {
             .map_err(staging("begin", &self.object))?;
         journal.upload = Some(id.clone());
         journal.save(self.store, key).await?;
-        Ok(Start::Upload(Box::new(journal), id, BTreeMap::new()))
+        let parts = self.store.parts(key, &id).await;
+        let listed = matches!(parts.map_err(staging("look up", &self.object))?, Uploaded::Parts(_));
+        Ok(Start::Upload(Box::new(Found {
+            journal,
+            id,
+            arrived: BTreeMap::new(),
+            listed,
+        })))
     }
 
     /// Gives the object its name and records that.
-    async fn complete(&self, mut journal: Journal, id: &UploadId, parts: &[Part], moved: u64) -> Result<Report, Error> {
+    async fn complete(&self, mut journal: Journal, id: &UploadId, parts: &[Part]) -> Result<Report, Error> {
         let completed = self.within(async {
             let completed = self.store.complete(&self.spec.object, id, self.plan.len, parts).await;
             completed.map_err(staging("complete", &self.object))
@@ -330,7 +369,7 @@ impl Export<'_> {
         seal.version = Some(meta.version);
         let seal = seal.clone();
         journal.save(self.store, &self.spec.object).await?;
-        Ok(journal.report(&seal, moved))
+        Ok(journal.report(&seal))
     }
 
     /// Removes the upload and the journal.
@@ -345,10 +384,10 @@ impl Export<'_> {
         aborted.map_err(staging("abort the upload of", &self.object))
     }
 
-    /// A call of the closing, which has a limit of its own.
+    /// Calls of the beginning and the end, which have a limit of their own.
     async fn within<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         tokio::time::timeout(CLOSING, work).await.unwrap_or_else(|_| {
-            Err(Error::new(Kind::Stalled, "close", &*self.object)
+            Err(Error::new(Kind::Stalled, "open or close", &*self.object)
                 .detail(format!("no answer within {} minutes", CLOSING.as_secs() / 60)))
         })
     }

@@ -7,10 +7,10 @@ use crate::{Error, Kind};
 
 /// Size of a part where nothing asks for another.
 const PART: u64 = 8 << 20;
-/// Chunks for a transfer: 48 MiB, unless one part alone is larger.
-const CHUNKS: u64 = 48;
-/// Chunks that are being read or hashed while all others wait in parts.
+/// Chunks that are being read or hashed while all others wait in parts, at most.
 const FLOW: u64 = 16;
+/// The least memory that a transfer can do with: a part of the usual size, one that is put together, and the flow.
+pub(crate) const LEAST: u64 = 24 << 20;
 
 /// The cut of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,11 +23,13 @@ pub(super) struct Plan {
     pub(super) chunks: usize,
     /// Parts under way at once.
     pub(super) in_flight: usize,
+    /// Whether parts are too large to be held: they flow past, one at a time.
+    pub(super) flowing: bool,
 }
 
 impl Plan {
-    /// The cut of an object of `len` bytes for a store with these limits.
-    pub(super) fn new(len: u64, limits: PartLimits) -> Result<Self, Error> {
+    /// The cut of an object of `len` bytes for a store with these limits, in this much memory.
+    pub(super) fn new(len: u64, limits: PartLimits, memory: u64) -> Result<Self, Error> {
         let fitting = len.div_ceil(u64::from(limits.count.max(1)));
         let part_size = PART.max(limits.min).max(fitting).next_multiple_of(CHUNK);
         if part_size > limits.max {
@@ -40,20 +42,27 @@ impl Plan {
             .detail(format!("the store takes at most {most} bytes"))
             .remedy("use another staging storage"));
         }
-        Ok(Self::with_part_size(len, part_size))
+        Ok(Self::with_part_size(len, part_size, limits, memory))
     }
 
     /// The cut with parts of this size.
-    pub(super) fn with_part_size(len: u64, part_size: u64) -> Self {
-        let part = part_size.div_ceil(CHUNK);
-        // While one part waits to be put, the next is put together, and the flow never runs dry.
-        let chunks = CHUNKS.max(part + FLOW);
-        let in_flight = ((chunks - FLOW) / part).saturating_sub(1).clamp(1, 3);
+    pub(super) fn with_part_size(len: u64, part_size: u64, limits: PartLimits, memory: u64) -> Self {
+        let (part, all) = (part_size.div_ceil(CHUNK), memory.max(LEAST) / CHUNK);
+        let flow = FLOW.min(all / 4);
+        // While parts are under way, one more is put together.
+        let held = (all - flow) / part;
+        let in_flight = held.saturating_sub(1).clamp(1, u64::from(limits.in_flight.max(1)));
+        let used = if held == 0 {
+            2 * flow
+        } else {
+            flow + part * (in_flight + 1)
+        };
         Self {
             len,
             part_size,
-            chunks: chunks as usize,
+            chunks: used.min(all) as usize,
             in_flight: in_flight as usize,
+            flowing: held == 0,
         }
     }
 
@@ -86,23 +95,49 @@ mod tests {
         min: 5 << 20,
         max: 5 << 30,
         count: 10_000,
-        in_flight: 3,
+        in_flight: 4,
     };
 
     #[test]
-    fn parts_grow_with_the_object_and_memory_stays_small() {
-        for (len, part, chunks) in [(0, 8, 48), (1 << 30, 8, 48), (1 << 40, 105, 121), (5 << 40, 525, 541)] {
-            let plan = Plan::new(len, S3).unwrap();
-            assert_eq!((plan.part_size, plan.chunks), (part << 20, chunks), "{len}");
+    fn parts_grow_with_the_object_and_memory_does_not() {
+        for (len, part, in_flight, chunks, flowing) in [
+            (0, 8, 4, 56, false),
+            (1 << 30, 8, 4, 56, false),
+            (200 << 30, 21, 1, 58, false),
+            (400 << 30, 41, 1, 64, false),
+            (1 << 40, 105, 1, 32, true),
+            (40 << 40, 4195, 1, 32, true),
+        ] {
+            let plan = Plan::new(len, S3, 64 << 20).unwrap();
+            assert_eq!(
+                (plan.part_size, plan.in_flight, plan.chunks, plan.flowing),
+                (part << 20, in_flight, chunks, flowing),
+                "{len}"
+            );
             assert!(plan.parts() <= 10_000);
-            assert!((1..=3).contains(&plan.in_flight));
         }
-        assert!(Plan::new(1 << 60, S3).is_err());
+        assert!(Plan::new(1 << 60, S3, 64 << 20).is_err());
+    }
+
+    #[test]
+    fn no_more_than_the_memory_and_the_store_allow() {
+        for memory in [0, 24, 32, 43, 64, 128] {
+            for in_flight in [0, 1, 2, 8] {
+                for part in [1, 8, 16, 60, 500] {
+                    let limits = PartLimits { in_flight, ..S3 };
+                    let plan = Plan::with_part_size(1 << 40, part << 20, limits, memory << 20);
+                    assert!(plan.chunks as u64 <= memory.max(24), "{plan:?}");
+                    assert!((1..=in_flight.max(1) as usize).contains(&plan.in_flight), "{plan:?}");
+                    // What is under way can be held, and there are buffers to read into beside it.
+                    assert!(plan.flowing || plan.chunks > plan.in_flight * part as usize, "{plan:?}");
+                }
+            }
+        }
     }
 
     #[test]
     fn the_last_part_is_what_is_left() {
-        let plan = Plan::new((20 << 20) + 5, S3).unwrap();
+        let plan = Plan::new((20 << 20) + 5, S3, 64 << 20).unwrap();
         assert_eq!(plan.parts(), 3);
         assert_eq!((plan.part_len(0), plan.part_len(2)), (8 << 20, (4 << 20) + 5));
     }

@@ -1,10 +1,10 @@
 //! Making the chunks of the staged object out of the source's bytes.
 
-use vmferry_block::{Buf, Pool};
+use vmferry_block::Buf;
 use vmferry_image::{Layout, Piece};
 use vmferry_provider::DiskSource;
 
-use crate::chunk::{CHUNK, Chunk, Span};
+use crate::chunk::{Chunk, Span};
 use crate::progress::Progress;
 use crate::{Error, error};
 
@@ -12,8 +12,6 @@ use crate::{Error, error};
 pub(super) struct Reader<'a> {
     pub(super) source: &'a dyn DiskSource,
     pub(super) layout: &'a Layout,
-    /// Buffers for what cannot be read right into its place.
-    pub(super) scratch: &'a Pool,
     pub(super) progress: &'a Progress,
     pub(super) object: &'a str,
 }
@@ -37,27 +35,18 @@ impl Reader<'_> {
 
     async fn mixed(&self, offset: u64, mut buf: Buf, pieces: impl Iterator<Item = Piece>) -> Result<Chunk, Error> {
         let mut spans = Vec::new();
-        let mut scratch = None;
         for piece in pieces {
             let at = (piece.offset() - offset) as usize;
             let place = at..at + piece.len() as usize;
             match piece {
                 Piece::Meta { bytes, .. } => buf[place].copy_from_slice(&bytes),
                 Piece::Zero { .. } => buf[place].fill(0),
-                Piece::Data { guest, len, .. } => {
-                    let mut from: Buf = match scratch.take() {
-                        Some(scratch) => scratch,
-                        None => self.scratch.take(CHUNK as usize).await,
-                    };
-                    from.set_len(len as usize);
-                    let from = self.read(guest, from).await?;
-                    buf[place].copy_from_slice(&from);
-                    scratch = Some(from);
-                    spans.push(Span {
-                        at,
-                        len: len as usize,
-                        guest,
-                    });
+                Piece::Data { guest, .. } => {
+                    let len = place.len();
+                    let whole = buf.narrow(place);
+                    buf = self.read(guest, buf).await?;
+                    buf.restore(whole);
+                    spans.push(Span { at, len, guest });
                 }
             }
         }
@@ -68,7 +57,7 @@ impl Reader<'_> {
     pub(super) async fn read(&self, guest: u64, buf: Buf) -> Result<Buf, Error> {
         let read = self.source.read(guest, buf).await;
         let buf = read.map_err(|error| error::source(error, self.object))?;
-        self.progress.alive(buf.len() as u64);
+        self.progress.alive();
         Ok(buf)
     }
 }

@@ -1,12 +1,17 @@
 //! Putting parts, several at once, and writing down which ones arrived.
+//!
+//! A kill costs the parts that are under way, and no more. A store that lists its parts knows which arrived, so notes only
+//! save reading and hashing and are written now and then. Where the store keeps no list, a part counts as under way until a
+//! note tells of it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, OwnedPermit};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use vmferry_block::Buf;
 use vmferry_staging::{ObjectKey, Part, PartBody, StagingStore, UploadId};
@@ -18,12 +23,26 @@ use crate::hasher::{Hashed, States};
 use crate::progress::Progress;
 use crate::{Error, Kind};
 
+/// How much may arrive, and how long it may take, before it is noted for a store that lists its parts.
+const NOTE_BYTES: u64 = 64 << 20;
+const NOTE_AFTER: Duration = Duration::from_secs(5);
+/// Chunks of a part that flows past which wait for the store.
+const FLOWING: usize = 4;
+
+/// What is uploaded, and where to.
+#[derive(Clone, Copy)]
+pub(super) struct Destination<'a> {
+    pub(super) store: &'a dyn StagingStore,
+    pub(super) key: &'a ObjectKey,
+    pub(super) id: &'a UploadId,
+    pub(super) plan: Plan,
+    /// Whether the store lists the parts that arrived.
+    pub(super) listed: bool,
+}
+
 /// An upload under way.
 pub(super) struct Upload<'a> {
-    store: &'a dyn StagingStore,
-    key: &'a ObjectKey,
-    id: &'a UploadId,
-    plan: Plan,
+    to: Destination<'a>,
     progress: &'a Progress,
     object: String,
     journal: Journal,
@@ -33,6 +52,33 @@ pub(super) struct Upload<'a> {
     states: BTreeMap<u32, States>,
     /// The pieces of the part that is being put together.
     pieces: Vec<Buf>,
+    /// A part that waits until it may be put.
+    ready: Option<(u32, PartBody)>,
+    /// The part that flows past.
+    flow: Option<Flow>,
+    under_way: FuturesUnordered<BoxFuture<'a, Ended>>,
+    count: Count,
+    failure: Option<Error>,
+}
+
+/// What is under way.
+struct Count {
+    putting: usize,
+    noting: bool,
+    /// Whether there is something to note.
+    dirty: bool,
+    /// Parts that arrived and are not in the journal, and in the note that is being written.
+    unnoted: usize,
+    in_note: usize,
+    /// When the last note was begun, and how much had arrived by then.
+    noted: (Instant, u64),
+}
+
+/// The way of a part that is too large to be held.
+struct Flow {
+    pieces: mpsc::Sender<Buf>,
+    next: Option<Buf>,
+    left: u64,
 }
 
 /// What can end while an upload is under way.
@@ -41,160 +87,247 @@ enum Ended {
     Noted(Result<(), Error>),
 }
 
+/// What happens next.
+enum Next {
+    Off,
+    Ended(Ended),
+    /// The part that flows past takes one more piece, or none any more.
+    Flows(Option<OwnedPermit<Buf>>),
+    Hashed(Option<Hashed>),
+    Nothing,
+}
+
 impl<'a> Upload<'a> {
     /// Goes on where `journal` stands.
     pub(super) fn new(
-        store: &'a dyn StagingStore,
-        key: &'a ObjectKey,
-        id: &'a UploadId,
-        plan: Plan,
+        to: Destination<'a>,
         progress: &'a Progress,
         journal: Journal,
         arrived: BTreeMap<u32, Part>,
     ) -> Self {
         Self {
-            store,
-            key,
-            id,
-            plan,
+            to,
             progress,
-            object: store.url(key),
+            object: to.store.url(to.key),
             journal,
             arrived,
             states: BTreeMap::new(),
             pieces: Vec::new(),
+            ready: None,
+            flow: None,
+            under_way: FuturesUnordered::new(),
+            count: Count {
+                putting: 0,
+                noting: false,
+                dirty: false,
+                unnoted: 0,
+                in_note: 0,
+                noted: (Instant::now(), progress.moved()),
+            },
+            failure: None,
         }
     }
 
-    /// Puts what comes out of `hashed` until it ends, or until it is called off. Whatever happens, the parts that are under way are waited for and the
-    /// journal is written before this returns, so the next attempt misses none of them. The first failure is returned.
+    /// Puts what comes out of `hashed` until it ends, or until it is called off. Whatever happens, the parts that are under
+    /// way are waited for and the journal is written before this returns, so the next attempt misses none of them. The first
+    /// failure is returned.
     pub(super) async fn run(
         &mut self,
         mut hashed: mpsc::Receiver<Hashed>,
         cancel: &CancellationToken,
     ) -> Result<(), Error> {
-        let mut under_way: FuturesUnordered<BoxFuture<'a, Ended>> = FuturesUnordered::new();
-        let (mut putting, mut noting, mut dirty, mut open) = (0, false, false, true);
-        // Parts that arrived and are not in the journal, and in the note that is being written.
-        let (mut unnoted, mut in_note) = (0, 0);
-        let mut failure = None;
+        let mut open = true;
         loop {
-            if dirty && !noting {
-                under_way.push(self.note());
-                (dirty, noting) = (false, true);
-                (unnoted, in_note) = (0, unnoted);
-            }
-            // A crash costs the parts that are under way and those that are not noted yet: together they stay few.
-            let at_risk = putting + unnoted + in_note;
-            let room = open && putting < self.plan.in_flight && at_risk <= self.plan.in_flight;
-            let ended = tokio::select! {
-                biased;
-                () = cancel.cancelled(), if open => {
-                    failure.get_or_insert_with(|| cancelled(&self.object));
-                    hashed.close();
-                    open = false;
-                    continue;
+            self.start(open);
+            match self.next(&mut hashed, cancel, open).await {
+                Next::Off => self.fail(cancelled(&self.object)),
+                Next::Ended(Ended::Noted(outcome)) => {
+                    (self.count.noting, self.count.in_note) = (false, 0);
+                    outcome.unwrap_or_else(|error| self.fail(error));
                 }
-                Some(ended) = under_way.next() => ended,
-                next = hashed.recv(), if room => {
-                    match next.map(|hashed| self.take(hashed)) {
-                        Some(Ok(Some(put))) => {
-                            under_way.push(put);
-                            putting += 1;
-                        }
-                        Some(Ok(None)) => {}
-                        Some(Err(error)) => (failure, open) = (Some(error), false),
-                        None => open = false,
+                Next::Ended(Ended::Put(outcome)) => {
+                    self.count.putting -= 1;
+                    match outcome {
+                        Ok(part) => self.arrive(part),
+                        Err(error) => self.fail(error),
                     }
-                    dirty |= self.advance();
-                    continue;
                 }
-                else => break,
-            };
-            let outcome = match ended {
-                Ended::Noted(outcome) => {
-                    (noting, in_note) = (false, 0);
-                    outcome
+                Next::Flows(permit) => self.flows(permit),
+                Next::Hashed(Some(next)) => self.take(next).unwrap_or_else(|error| self.fail(error)),
+                Next::Hashed(None) => {
+                    open = false;
+                    // A part that was not made to its end fails now.
+                    self.flow = None;
                 }
-                Ended::Put(outcome) => {
-                    putting -= 1;
-                    outcome.map(|part| {
-                        self.arrive(part);
-                        unnoted += 1;
-                        dirty = true;
-                    })
-                }
-            };
-            if let Err(error) = outcome {
-                failure.get_or_insert(error);
+                Next::Nothing => break,
+            }
+            if open && self.failure.is_some() {
                 // Whoever feeds us sees the closed channel and stops.
                 hashed.close();
-                open = false;
+                (open, self.flow, self.ready) = (false, None, None);
             }
         }
-        failure.map_or(Ok(()), Err)
+        self.failure.take().map_or(Ok(()), Err)
+    }
+
+    async fn next(&mut self, hashed: &mut mpsc::Receiver<Hashed>, cancel: &CancellationToken, open: bool) -> Next {
+        let flow = self.flow.as_ref().filter(|flow| flow.next.is_some());
+        let takes = open && self.ready.is_none() && flow.is_none();
+        let pieces = flow.map(|flow| flow.pieces.clone());
+        let flows = async {
+            match pieces {
+                Some(pieces) => pieces.reserve_owned().await.ok(),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = cancel.cancelled(), if open => Next::Off,
+            Some(ended) = self.under_way.next() => Next::Ended(ended),
+            permit = flows, if open && flow.is_some() => Next::Flows(permit),
+            next = hashed.recv(), if takes => Next::Hashed(next),
+            else => Next::Nothing,
+        }
+    }
+
+    /// Begins what is due: a note, a part.
+    fn start(&mut self, open: bool) {
+        let (count, listed) = (&mut self.count, self.to.listed);
+        // At the end without a failure, what comes next notes everything.
+        let at_end = !open && self.ready.is_none() && count.putting == 0;
+        let due = if at_end {
+            self.failure.is_some()
+        } else {
+            let (since, before) = count.noted;
+            !listed || self.progress.moved() - before >= NOTE_BYTES || since.elapsed() >= NOTE_AFTER
+        };
+        if count.dirty && due && !count.noting {
+            (count.dirty, count.noting) = (false, true);
+            (count.unnoted, count.in_note) = (0, count.unnoted);
+            count.noted = (Instant::now(), self.progress.moved());
+            let note = self.note();
+            self.under_way.push(note);
+        }
+        let count = &self.count;
+        let at_risk = if listed { 0 } else { count.unnoted + count.in_note };
+        if count.putting + at_risk < self.to.plan.in_flight
+            && let Some((number, body)) = self.ready.take()
+        {
+            let put = self.put(number, body);
+            self.under_way.push(put);
+            self.count.putting += 1;
+        }
     }
 
     /// The parts that arrived, in order, and the journal as it stands.
     pub(super) fn into_parts(mut self) -> (Vec<Part>, Journal) {
-        self.journal.set_arrived(&self.arrived);
+        self.set_arrived();
         (self.arrived.into_values().collect(), self.journal)
     }
 
-    /// Takes the next chunk; the part that it completes, unless that arrived before, is to be put.
-    fn take(&mut self, hashed: Hashed) -> Result<Option<BoxFuture<'a, Ended>>, Error> {
+    /// Takes the next chunk. The part that it completes is ready to be put, unless that arrived before.
+    fn take(&mut self, hashed: Hashed) -> Result<(), Error> {
         let Hashed { chunk, states } = hashed;
-        let number = self.plan.part_of(chunk.offset);
+        let number = self.to.plan.part_of(chunk.offset);
         let is_missing = !self.arrived.contains_key(&number);
-        if is_missing {
-            self.pieces.push(chunk.buf);
+        if let Some(states) = states {
+            self.states.insert(number, states);
+            if is_missing && !self.to.plan.flowing {
+                self.pieces.push(chunk.buf);
+                let body = PartBody::held(std::mem::take(&mut self.pieces));
+                self.check(number, body.len())?;
+                self.ready = Some((number, body));
+                return Ok(());
+            }
+            self.advance();
         }
-        let Some(states) = states else { return Ok(None) };
-        self.states.insert(number, states);
-        if !is_missing {
-            return Ok(None);
+        match &mut self.flow {
+            _ if !is_missing => {}
+            Some(flow) => flow.next = Some(chunk.buf),
+            None if self.to.plan.flowing => {
+                let (pieces, flowing) = mpsc::channel(FLOWING);
+                let left = self.to.plan.part_len(number);
+                self.ready = Some((number, PartBody::flowing(left, flowing)));
+                let next = Some(chunk.buf);
+                self.flow = Some(Flow { pieces, next, left });
+            }
+            None => self.pieces.push(chunk.buf),
         }
-        let pieces: Arc<[Buf]> = std::mem::take(&mut self.pieces).into();
-        let len: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
-        if len != self.plan.part_len(number) {
-            let detail = format!("{len} bytes were put together for part {number}");
-            return Err(Error::new(Kind::Bug, "upload", self.object.clone()).detail(detail));
-        }
-        Ok(Some(self.put(number, pieces)))
+        Ok(())
     }
 
-    fn put(&self, number: u32, pieces: Arc<[Buf]>) -> BoxFuture<'a, Ended> {
-        let (store, key, id, offset) = (self.store, self.key, self.id, self.plan.start(number));
-        let object = self.object.clone();
+    /// Gives the part that flows past its next piece. Where it takes none any more, its put says why.
+    fn flows(&mut self, permit: Option<OwnedPermit<Buf>>) {
+        let Some(flow) = &mut self.flow else { return };
+        let piece = flow.next.take();
+        if let (Some(permit), Some(piece)) = (permit, piece) {
+            flow.left = flow.left.saturating_sub(piece.len() as u64);
+            self.progress.alive();
+            permit.send(piece);
+        }
+        if flow.left == 0 {
+            self.flow = None;
+        }
+    }
+
+    fn check(&self, number: u32, len: u64) -> Result<(), Error> {
+        if len == self.to.plan.part_len(number) {
+            return Ok(());
+        }
+        let detail = format!("{len} bytes were put together for part {number}");
+        Err(Error::new(Kind::Bug, "upload", self.object.clone()).detail(detail))
+    }
+
+    fn fail(&mut self, error: Error) {
+        self.failure.get_or_insert(error);
+    }
+
+    fn put(&self, number: u32, body: PartBody) -> BoxFuture<'a, Ended> {
+        let Destination {
+            store, key, id, plan, ..
+        } = self.to;
+        let (offset, object) = (plan.start(number), self.object.clone());
         Box::pin(async move {
-            let put = store.put_part(key, id, number, offset, PartBody::held(pieces)).await;
+            let put = store.put_part(key, id, number, offset, body).await;
             Ended::Put(put.map_err(staging("upload", &object)))
         })
     }
 
     fn note(&mut self) -> BoxFuture<'a, Ended> {
-        self.journal.set_arrived(&self.arrived);
-        let (journal, store, key) = (self.journal.clone(), self.store, self.key);
+        self.set_arrived();
+        let (journal, store, key) = (self.journal.clone(), self.to.store, self.to.key);
         Box::pin(async move { Ended::Noted(journal.save(store, key).await) })
     }
 
-    fn arrive(&mut self, part: Part) {
-        self.progress.advance(self.plan.part_len(part.number));
-        self.arrived.insert(part.number, part);
-        self.advance();
+    /// Puts down which parts arrived, where the store does not know it.
+    fn set_arrived(&mut self) {
+        if !self.to.listed {
+            self.journal.set_arrived(&self.arrived);
+        }
     }
 
-    /// Moves the journal's prefix over the parts that were hashed and arrived without a gap; says whether it moved.
-    fn advance(&mut self) -> bool {
-        let mut next = self.journal.hashed.as_ref().map_or(0, |prefix| prefix.parts);
-        let before = next;
-        while self.arrived.contains_key(&next) && self.states.contains_key(&next) {
-            if let Some((object, content)) = self.states.remove(&next) {
-                let parts = next + 1;
-                self.journal.hashed = Some(HashedPrefix { parts, object, content });
-            }
+    fn arrive(&mut self, part: Part) {
+        self.progress.advance(self.to.plan.part_len(part.number));
+        self.arrived.insert(part.number, part);
+        self.advance();
+        self.count.unnoted += 1;
+        self.count.dirty = true;
+    }
+
+    /// Moves the journal's prefix over the parts that were hashed and arrived without a gap.
+    fn advance(&mut self) {
+        let before = self.journal.hashed.as_ref().map_or(0, |prefix| prefix.parts);
+        let mut next = before;
+        while self.arrived.contains_key(&next)
+            && let Some((object, content)) = self.states.remove(&next)
+        {
             next += 1;
+            self.journal.hashed = Some(HashedPrefix {
+                parts: next,
+                object,
+                content,
+            });
         }
-        next != before
+        self.count.dirty |= next != before;
     }
 }

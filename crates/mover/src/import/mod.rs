@@ -1,5 +1,7 @@
 //! From staging into a volume.
 
+mod journal;
+mod note;
 mod staged;
 mod write;
 
@@ -7,6 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use vmferry_block::{AllocationMap, Buf, ContentDigest, Digest, ObjectHash, Pool};
 use vmferry_image::{DataRun, Image, ImageFormat, Layout, Limits, NoBacking, Source};
@@ -15,14 +19,20 @@ use vmferry_staging::{ObjectKey, ObjectMeta, StagingStore};
 
 use crate::chunk::{CHUNK, Chunk, Span, feed};
 use crate::error::{self, staging};
-use crate::hasher::{Hasher, Hashes, died};
+use crate::hasher::{Hasher, Hashes};
+use crate::patience::Patience;
 use crate::progress::Progress;
 use crate::{Error, Kind, Report};
+use journal::{Journal, What};
+use note::Notes;
 use staged::StagedFile;
 use write::Writer;
 
-/// Chunks that are read, hashed or written at one time, at most.
-const CHUNKS: usize = 32;
+/// Bytes that are asked for at once: a request costs much, wherever the store is.
+const RANGE: u64 = 4 << 20;
+/// The least memory that an import can do with, and the most that it has a use for.
+const LEAST: u64 = 24 << 20;
+const MOST: u64 = 48 << 20;
 /// How long nothing may move.
 const STALL: Duration = Duration::from_mins(1);
 /// How long the target may take to make the volume durable.
@@ -45,9 +55,14 @@ pub struct ImportSpec {
     pub target_format: ImageFormat,
     /// Virtual size of the volume in bytes, at least the source's.
     pub target_capacity: u64,
+    /// The volume's own name, by which an import that goes on knows it again.
+    pub volume: String,
+    /// Bytes of memory for its buffers; less than 24 MiB count as 24 MiB.
+    pub memory: u64,
 }
 
-/// An import whose staged object was opened: it knows how long the volume's file will be.
+/// An import whose staged object was opened: it knows how long the volume's file will be, and what of it an earlier attempt
+/// wrote.
 pub struct Import {
     store: Arc<dyn StagingStore>,
     spec: ImportSpec,
@@ -55,30 +70,102 @@ pub struct Import {
     meta: ObjectMeta,
     runs: Vec<DataRun>,
     layout: Layout,
+    /// Where an earlier attempt stopped.
+    journal: Option<Journal>,
+    tuning: Tuning,
+}
+
+/// What tests set otherwise.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tuning {
+    /// Failures in a row, and the wait after the first.
+    pub(crate) patience: (u32, Duration),
+    pub(crate) stall: Duration,
+    /// Bytes of the object between two notes, and between two places at which there can be one.
+    pub(crate) note: u64,
+    pub(crate) mark: u64,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            patience: (Patience::TRIES, Patience::FIRST),
+            stall: STALL,
+            note: 64 << 20,
+            mark: 8 << 20,
+        }
+    }
+}
+
+/// How far an import is: both hashes and the volume are at the same place.
+struct Place {
+    hashes: Hashes,
+    /// Everything before this byte of the volume's file was written, or reads as zeros.
+    written: u64,
+}
+
+impl Place {
+    /// Up to which byte the object was read.
+    fn read(&self) -> u64 {
+        self.hashes.read()
+    }
 }
 
 impl Import {
     /// Opens the staged object and lays out the volume. Nothing of it is trusted yet.
     ///
-    /// [`StagedCorrupt`](Kind::StagedCorrupt) where it is not there or not the kind of image that was exported.
-    pub async fn open(store: Arc<dyn StagingStore>, spec: ImportSpec) -> Result<Self, Error> {
+    /// [`StagedCorrupt`](Kind::StagedCorrupt) where it is not there or not the kind of image that was exported. After a failure
+    /// of the store that passes it tries again, until it is called off.
+    pub async fn open(
+        store: Arc<dyn StagingStore>,
+        spec: ImportSpec,
+        cancel: &CancellationToken,
+    ) -> Result<Self, Error> {
+        let (mut patience, progress) = (Patience::default(), Progress::default());
+        loop {
+            let opened = tokio::time::timeout(CLOSING, Self::open_once(&store, &spec));
+            let stalled =
+                || Error::new(Kind::Stalled, "open", store.url(&spec.object)).detail("the store does not answer");
+            match opened.await.unwrap_or_else(|_| Err(stalled())) {
+                Ok(import) => return Ok(import),
+                Err(error) => patience.after(error, &progress, cancel).await?,
+            }
+        }
+    }
+
+    async fn open_once(store: &Arc<dyn StagingStore>, spec: &ImportSpec) -> Result<Self, Error> {
         let object = format!("staged object {}", store.url(&spec.object));
         let head = store.head(&spec.object).await;
         let meta = head
             .map_err(staging("look up", &object))?
             .ok_or_else(|| corrupt(&object).detail("it is gone"))?;
-        let runs = read_runs(&store, &spec, &meta, &object).await?;
+        let runs = read_runs(store, spec, &meta, &object).await?;
         let map = map_of(&runs, spec.capacity).ok_or_else(|| corrupt(&object).detail("its data is out of order"))?;
         let layout = Layout::new(spec.target_format, &map, spec.target_capacity)
             .map_err(|error| Error::new(Kind::Image(error.kind()), "lay out the volume for", &*object).source(error))?;
-        Ok(Self {
-            store,
-            spec,
+        let found = Journal::load(&**store, &spec.object).await?;
+        let mut import = Self {
+            store: Arc::clone(store),
+            spec: spec.clone(),
             object,
             meta,
             runs,
             layout,
-        })
+            journal: None,
+            tuning: Tuning::default(),
+        };
+        let what = import.what();
+        import.journal = found.filter(|journal| journal.what == what && journal.hashes().is_some());
+        Ok(import)
+    }
+
+    fn what(&self) -> What {
+        What {
+            object_version: self.meta.version.clone(),
+            checksum: self.spec.checksum,
+            layout: self.layout.fingerprint(),
+            volume: self.spec.volume.clone(),
+        }
     }
 
     /// Length of the volume's file in bytes.
@@ -86,79 +173,210 @@ impl Import {
         self.layout.len()
     }
 
-    /// Reads the staged object once, from front to back, and writes the volume.
+    /// How many bytes of the volume's file an earlier attempt wrote: they must be kept by the sink that is given to
+    /// [`run`](Self::run), or else [`start_over`](Self::start_over) is called before the volume is emptied.
+    pub fn written(&self) -> u64 {
+        self.journal.as_ref().map_or(0, |journal| journal.written)
+    }
+
+    /// Forgets what earlier attempts wrote: the volume is about to be emptied.
+    pub async fn start_over(&mut self) -> Result<(), Error> {
+        // First, so that nobody ever goes on with a volume that is not what the journal says.
+        Journal::remove(&*self.store, &self.spec.object).await?;
+        self.journal = None;
+        Ok(())
+    }
+
+    /// Sets what tests set otherwise.
+    #[cfg(test)]
+    pub(crate) fn tuned(self, tuning: Tuning) -> Self {
+        Self { tuning, ..self }
+    }
+
+    /// Reads the staged object, from front to back or from where an earlier attempt stopped, and writes the volume. After a
+    /// failure of the store that passes it goes on by itself, as long as that helps.
     ///
     /// The sink's `finish` is called only when both digests are those that were recorded;
-    /// [`StagedCorrupt`](Kind::StagedCorrupt) otherwise.
+    /// [`StagedCorrupt`](Kind::StagedCorrupt) otherwise. On any other failure and on `cancel`, what was written stays, with a
+    /// journal beside the object, if the sink can keep it.
     pub async fn run(
         &self,
         sink: Arc<dyn DiskSink>,
         progress: &Progress,
         cancel: &CancellationToken,
     ) -> Result<Report, Error> {
-        self.run_with(&*sink, progress, cancel, STALL).await
-    }
-
-    pub(crate) async fn run_with(
-        &self,
-        sink: &dyn DiskSink,
-        progress: &Progress,
-        cancel: &CancellationToken,
-        stall: Duration,
-    ) -> Result<Report, Error> {
         progress.start(self.meta.len, 0);
-        let pass = self.pass(sink, progress, cancel);
-        let hashes = progress.watch(&self.object, stall, pass).await?;
-        let checksum = hashes.object.unwrap_or_default().finish();
-        let content_digest = hashes.content.finish();
-        self.compare("SHA-256", checksum, self.spec.checksum)?;
-        self.compare("content digest", content_digest, self.spec.content_digest)?;
-        let finished = tokio::time::timeout(CLOSING, sink.finish(self.layout.len())).await;
-        finished
-            .map_err(|_| Error::new(Kind::Stalled, "close", "the volume").detail("the target does not answer"))?
-            .map_err(|error| error::target(error, "the volume"))?;
+        let before = progress.moved();
+        let mut place = self.insist(progress, cancel, || self.place().boxed()).await?;
+        let read = place.read();
+        progress.start(self.meta.len, read);
+        let notes = Notes {
+            sink: &*sink,
+            store: &*self.store,
+            key: &self.spec.object,
+            what: self.what(),
+            every: self.tuning.note,
+            last: (Instant::now(), read),
+            keeps: true,
+        };
+        let mut writer = Writer::new(&self.layout, progress, place.written, notes);
+        self.all(&mut place, &mut writer, progress, cancel).await?;
+        let checksum = place.hashes.object.unwrap_or_default().finish();
+        let content_digest = place.hashes.content.finish();
+        let same = self
+            .compare("SHA-256", checksum, self.spec.checksum)
+            .and_then(|()| self.compare("content digest", content_digest, self.spec.content_digest));
+        if same.is_ok() {
+            let finished = async {
+                writer.finish().await?;
+                let finished = sink.finish(self.layout.len()).await;
+                finished.map_err(|error| error::target(error, "the volume"))
+            };
+            tokio::time::timeout(CLOSING, finished)
+                .await
+                .map_err(|_| Error::new(Kind::Stalled, "close", "the volume").detail("the target does not answer"))??;
+        }
+        // It is whole, or it is worth nothing.
+        let forget = || Journal::remove(&*self.store, &self.spec.object).boxed();
+        let forgotten = self.insist(progress, cancel, forget).await;
+        same.and(forgotten)?;
         Ok(Report {
             len: self.meta.len,
             checksum,
             content_digest,
-            moved: self.meta.len,
+            moved: progress.moved() - before,
         })
+    }
+
+    /// Does `work`, again after failures that pass.
+    async fn insist<'a, T>(
+        &'a self,
+        progress: &Progress,
+        cancel: &CancellationToken,
+        work: impl Fn() -> BoxFuture<'a, Result<T, Error>> + Send,
+    ) -> Result<T, Error> {
+        let mut patience = self.patience();
+        loop {
+            let stalled = || Error::new(Kind::Stalled, "use", &*self.object).detail("the store does not answer");
+            let done = tokio::time::timeout(self.tuning.stall, work()).await;
+            match done.unwrap_or_else(|_| Err(stalled())) {
+                Ok(done) => return Ok(done),
+                Err(error) => patience.after(error, progress, cancel).await?,
+            }
+        }
+    }
+
+    fn patience(&self) -> Patience {
+        let (tries, first) = self.tuning.patience;
+        Patience::new(tries, first)
+    }
+
+    /// Where to begin.
+    async fn place(&self) -> Result<Place, Error> {
+        let saved = self.journal.as_ref();
+        let Some((mut hashes, written)) = saved.and_then(|saved| Some((saved.hashes()?, saved.written))) else {
+            let (object, content) = (Some(ObjectHash::default()), ContentDigest::new(self.spec.capacity));
+            let hashes = Hashes { object, content };
+            return Ok(Place { hashes, written: 0 });
+        };
+        // The content is saved up to a leaf. What follows it before the place is read once more, at most a leaf.
+        let (read, settled) = (hashes.read(), hashes.content.position());
+        let first = self.runs.partition_point(|run| run.guest + run.len <= settled);
+        for run in self.runs[first..].iter().take_while(|run| run.file_offset < read) {
+            let skip = settled.saturating_sub(run.guest);
+            let (from, end) = (run.file_offset + skip, (run.file_offset + run.len).min(read));
+            if from < end {
+                let buf = Buf::alone((end - from) as usize);
+                let read = self.store.read_one(&self.spec.object, &self.meta.version, from, buf);
+                hashes
+                    .content
+                    .data(run.guest + skip, &read.await.map_err(staging("read", &self.object))?);
+            }
+        }
+        Ok(Place { hashes, written })
+    }
+
+    /// Reads all that is left of the object and writes it.
+    async fn all(
+        &self,
+        place: &mut Place,
+        writer: &mut Writer<'_>,
+        progress: &Progress,
+        cancel: &CancellationToken,
+    ) -> Result<(), Error> {
+        let mut patience = self.patience();
+        loop {
+            let stop = cancel.child_token();
+            let pass = self.pass(place, writer, progress, &stop);
+            let Some(outcome) = progress
+                .watch_stopping(&self.object, self.tuning.stall, &stop, pass)
+                .await
+            else {
+                let kind = Kind::Target(vmferry_provider::Kind::Unreachable);
+                return Err(Error::new(kind, "write", "the volume").detail("the target takes nothing any more"));
+            };
+            let Err(error) = outcome else { return Ok(()) };
+            if let Err(error) = patience.after(error, progress, cancel).await {
+                self.leave(place, writer, &error).await;
+                return Err(error);
+            }
+        }
+    }
+
+    /// Leaves a journal for the next attempt, unless it is the volume that failed.
+    async fn leave(&self, place: &Place, writer: &mut Writer<'_>, error: &Error) {
+        if matches!(error.kind(), Kind::Target(_) | Kind::Bug) {
+            return;
+        }
+        if let Some(states) = place.hashes.states()
+            && let Ok(Err(error)) = tokio::time::timeout(self.tuning.stall, writer.note(states)).await
+        {
+            tracing::warn!(%error, "what was written to the volume is not kept for the next attempt");
+        }
     }
 
     async fn pass(
         &self,
-        sink: &dyn DiskSink,
+        place: &mut Place,
+        writer: &mut Writer<'_>,
         progress: &Progress,
-        cancel: &CancellationToken,
-    ) -> Result<Hashes, Error> {
-        let hashes = Hashes {
-            object: Some(ObjectHash::default()),
-            content: ContentDigest::new(self.spec.capacity),
-        };
-        let Hasher { chunks, hashed, end } = Hasher::start(hashes, u64::MAX, self.meta.len)?;
-        let mut writer = Writer::new(sink, &self.layout, progress);
-        let pool = Pool::new(CHUNK as usize, CHUNKS);
-        let places = (0..self.meta.len)
-            .step_by(CHUNK as usize)
-            .map(|at| (at, CHUNK.min(self.meta.len - at)));
-        let read = |offset, buf| self.chunk(offset, buf, progress).boxed();
-        let feed = feed(places, pool, read, chunks, cancel, &self.object);
+        stop: &CancellationToken,
+    ) -> Result<(), Error> {
+        let Hasher { chunks, hashed, end } = Hasher::start(place.hashes.clone(), self.tuning.mark, self.meta.len)?;
+        let pool = Pool::new(CHUNK as usize, self.chunks());
+        let ranges = (place.read()..self.meta.len)
+            .step_by(RANGE as usize)
+            .map(|at| (at, RANGE.min(self.meta.len - at)));
+        let read = |offset, bufs| self.read(offset, bufs, progress).boxed();
+        let feed = feed(ranges, pool, read, chunks, stop, &self.object);
         let (read, written) = tokio::join!(feed, writer.run(hashed));
-        // A failure to write ends the reading, too, so it is the one to tell.
+        // Whatever was hashed was written.
+        place.hashes = end.hashes().await?;
         written?;
-        read?;
-        end.await.map_err(|_| died())
+        read
     }
 
-    async fn chunk(&self, offset: u64, buf: Buf, progress: &Progress) -> Result<Chunk, Error> {
-        let read = self
-            .store
-            .read_one(&self.spec.object, &self.meta.version, offset, buf)
-            .await;
-        let buf = read.map_err(staging("read", &self.object))?;
-        progress.alive(buf.len() as u64);
-        let spans = self.spans(offset, offset + buf.len() as u64);
-        Ok(Chunk { offset, buf, spans })
+    /// Chunks that are read, hashed or written at one time, at most.
+    fn chunks(&self) -> usize {
+        (self.spec.memory.clamp(LEAST, MOST) / CHUNK) as usize - Writer::SCRATCH
+    }
+
+    async fn read(&self, mut offset: u64, bufs: Vec<Buf>, progress: &Progress) -> Result<Vec<Chunk>, Error> {
+        let (key, version) = (&self.spec.object, &self.meta.version);
+        let read = self.store.read(key, version, offset, bufs).await;
+        let bufs = read.map_err(staging("read", &self.object))?;
+        progress.alive();
+        let chunk = |buf: Buf| {
+            let start = offset;
+            offset += buf.len() as u64;
+            let spans = self.spans(start, offset);
+            Chunk {
+                offset: start,
+                buf,
+                spans,
+            }
+        };
+        Ok(bufs.into_iter().map(chunk).collect())
     }
 
     /// What of the object between these bytes is content of the disk.
@@ -196,7 +414,8 @@ async fn read_runs(
     let file = Arc::new(StagedFile::new(Arc::clone(store), spec.object.clone(), meta.clone()));
     let wrong = |error: vmferry_image::Error| match error.kind() {
         vmferry_image::Kind::Io | vmferry_image::Kind::Bug => {
-            Error::new(Kind::Image(error.kind()), "read", object).source(error)
+            let kind = staged::store_kind(&error).map_or(Kind::Image(error.kind()), Kind::Staging);
+            Error::new(kind, "read", object).source(error)
         }
         // We wrote it, and nothing of this can be in what we write.
         _ => corrupt(object).source(error),

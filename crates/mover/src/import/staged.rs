@@ -7,6 +7,15 @@ use async_trait::async_trait;
 use vmferry_block::{Buf, ReadAt};
 use vmferry_staging::{ObjectKey, ObjectMeta, StagingStore};
 
+/// What kind of failure of the store lies below that of an image.
+pub(super) fn store_kind(error: &vmferry_image::Error) -> Option<vmferry_staging::Kind> {
+    let below = std::error::Error::source(error)?.downcast_ref::<io::Error>()?;
+    below
+        .get_ref()?
+        .downcast_ref::<vmferry_staging::Error>()
+        .map(vmferry_staging::Error::kind)
+}
+
 /// One version of a staged object.
 pub(super) struct StagedFile {
     store: Arc<dyn StagingStore>,

@@ -1,16 +1,18 @@
 //! Writing the volume's file, in ascending order: the format's own structures, and the content as it comes.
 
+use std::future::pending;
+
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
-use vmferry_block::{Buf, Pool};
+use vmferry_block::{Buf, Pool, is_zero};
 use vmferry_image::{Layout, Piece};
-use vmferry_provider::DiskSink;
 
+use super::note::Notes;
 use crate::chunk::{CHUNK, Chunk, Span};
 use crate::error::{Error, Kind, target};
-use crate::hasher::Hashed;
+use crate::hasher::{Hashed, States};
 use crate::progress::Progress;
 
 /// Writes under way at once, if the sink takes that many.
@@ -18,7 +20,6 @@ const MOST: usize = 8;
 
 /// The volume's file, written up to a place.
 pub(super) struct Writer<'a> {
-    sink: &'a dyn DiskSink,
     layout: &'a Layout,
     progress: &'a Progress,
     concurrency: usize,
@@ -27,46 +28,95 @@ pub(super) struct Writer<'a> {
     /// Buffers for what cannot be written as it came: one for each write under way, and one more.
     scratch: Pool,
     under_way: FuturesUnordered<BoxFuture<'a, Result<(), Error>>>,
+    notes: Notes<'a>,
+    noting: Option<BoxFuture<'a, Result<bool, Error>>>,
 }
 
 impl<'a> Writer<'a> {
-    pub(super) fn new(sink: &'a dyn DiskSink, layout: &'a Layout, progress: &'a Progress) -> Self {
-        let concurrency = sink.concurrency().clamp(1, MOST);
+    /// Chunks of memory that it has for itself, at most.
+    pub(super) const SCRATCH: usize = MOST + 1;
+
+    /// Goes on at byte `at` of the file.
+    pub(super) fn new(layout: &'a Layout, progress: &'a Progress, at: u64, notes: Notes<'a>) -> Self {
+        let concurrency = notes.sink.concurrency().clamp(1, MOST);
         Self {
-            sink,
             layout,
             progress,
             concurrency,
-            at: 0,
+            at,
             scratch: Pool::new(CHUNK as usize, concurrency + 1),
             under_way: FuturesUnordered::new(),
+            notes,
+            noting: None,
         }
     }
 
-    /// Writes all that comes out of `hashed`, and what the format adds. All writes have ended when this returns.
+    /// Writes all that comes out of `hashed`. All writes have ended when this returns.
     pub(super) async fn run(&mut self, mut hashed: mpsc::Receiver<Hashed>) -> Result<(), Error> {
         let written = self.all(&mut hashed).await;
         // Whoever feeds us sees the closed channel and stops.
         hashed.close();
-        let mut rest = Ok(());
-        while let Some(outcome) = self.under_way.next().await {
-            rest = rest.and(outcome);
-        }
-        written.and(rest)
+        let settled = self.settle().await;
+        let noted = self.end_note().await;
+        written.and(settled).and(noted)
     }
 
     async fn all(&mut self, hashed: &mut mpsc::Receiver<Hashed>) -> Result<(), Error> {
         loop {
+            let noting = async {
+                match &mut self.noting {
+                    Some(noting) => noting.await,
+                    None => pending().await,
+                }
+            };
             tokio::select! {
                 biased;
                 Some(outcome) = self.under_way.next() => outcome?,
+                noted = noting => {
+                    self.noting = None;
+                    self.notes.noted(noted?);
+                }
                 next = hashed.recv() => match next {
-                    Some(Hashed { chunk, .. }) => self.chunk(chunk).await?,
-                    None => break,
+                    Some(Hashed { chunk, states }) => {
+                        let end = chunk.end();
+                        self.chunk(chunk).await?;
+                        if let Some(states) = states.filter(|_| self.noting.is_none() && self.notes.due(end)) {
+                            self.settle().await?;
+                            self.noting = Some(self.notes.note(states, self.at));
+                        }
+                    }
+                    None => return Ok(()),
                 },
             }
         }
-        self.structures(self.layout.len()).await
+    }
+
+    /// Writes what the format adds after the last content.
+    pub(super) async fn finish(&mut self) -> Result<(), Error> {
+        let written = self.structures(self.layout.len()).await;
+        written.and(self.settle().await)
+    }
+
+    /// Notes how far it came, when it cannot go on.
+    pub(super) async fn note(&mut self, states: States) -> Result<(), Error> {
+        self.noting = Some(self.notes.note(states, self.at));
+        self.end_note().await
+    }
+
+    async fn end_note(&mut self) -> Result<(), Error> {
+        match self.noting.take() {
+            Some(noting) => noting.await.map(|keeps| self.notes.noted(keeps)),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for all writes that are under way.
+    async fn settle(&mut self) -> Result<(), Error> {
+        let mut all = Ok(());
+        while let Some(outcome) = self.under_way.next().await {
+            all = all.and(outcome);
+        }
+        all
     }
 
     async fn chunk(&mut self, chunk: Chunk) -> Result<(), Error> {
@@ -89,7 +139,8 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Where in the file the pieces of a span go.
+    /// Where in the file the pieces of a span go. Pieces that lie in a row on both sides are one, whatever the disk has
+    /// between them.
     fn places(&self, mut span: Span, places: &mut Vec<(u64, Span)>) -> Result<(), Error> {
         while span.len > 0 {
             let Some((offset, run)) = self.layout.file_offset(span.guest) else {
@@ -97,7 +148,12 @@ impl<'a> Writer<'a> {
                     .detail(format!("the data at {} has no place in it", span.guest)));
             };
             let len = span.len.min(usize::try_from(run).unwrap_or(usize::MAX));
-            places.push((offset, Span { len, ..span }));
+            match places.last_mut() {
+                Some((before, last)) if *before + last.len as u64 == offset && last.at + last.len == span.at => {
+                    last.len += len;
+                }
+                _ => places.push((offset, Span { len, ..span })),
+            }
             span = Span {
                 at: span.at + len,
                 len: span.len - len,
@@ -156,10 +212,10 @@ impl<'a> Writer<'a> {
             return Ok(());
         }
         self.room().await?;
-        let (sink, progress, len) = (self.sink, self.progress, buf.len() as u64);
+        let (sink, progress) = (self.notes.sink, self.progress);
         self.under_way.push(Box::pin(async move {
             let written = sink.write(offset, buf).await;
-            progress.alive(len);
+            progress.alive();
             written.map_err(|error| target(error, "the volume"))
         }));
         Ok(())
@@ -175,11 +231,4 @@ impl<'a> Writer<'a> {
         }
         Ok(())
     }
-}
-
-/// Whether every byte is zero; data is told from its first page.
-fn is_zero(bytes: &[u8]) -> bool {
-    bytes
-        .chunks(4096)
-        .all(|page| page.iter().fold(0, |seen, byte| seen | byte) == 0)
 }

@@ -1,5 +1,6 @@
 //! Whole transfers between real files, broken off in every way.
 
+mod import;
 mod resume;
 mod support;
 mod transfer;

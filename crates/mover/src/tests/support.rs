@@ -194,6 +194,18 @@ impl FileSink {
         })
     }
 
+    /// Goes on behind the first `kept` bytes of a file that is there.
+    pub(super) async fn reopen(path: &Path, concurrency: usize, kept: u64) -> Arc<Self> {
+        let writer = LocalFileWriter::open(path).await.unwrap();
+        writer.set_len(kept).await.unwrap();
+        Arc::new(Self {
+            writer,
+            concurrency,
+            under_way: AtomicUsize::new(0),
+            order: Mutex::new((kept, false)),
+        })
+    }
+
     pub(super) fn is_finished(&self) -> bool {
         self.order.lock().unwrap().1
     }
@@ -219,6 +231,11 @@ impl DiskSink for FileSink {
         Ok(())
     }
 
+    async fn flush(&self) -> Result<bool, vmferry_provider::Error> {
+        self.writer.sync().await.unwrap();
+        Ok(self.concurrency > 1)
+    }
+
     async fn finish(&self, len: u64) -> Result<(), vmferry_provider::Error> {
         self.order.lock().unwrap().1 = true;
         self.writer.set_len(len).await.unwrap();
@@ -238,11 +255,29 @@ pub(super) enum Fault {
     Hang,
 }
 
+/// How a [`Faulty`] store takes parts.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ways {
+    /// Parts under way at once; 0 is as many as the store below takes.
+    pub(super) in_flight: u32,
+    /// The parts that arrived, where it lists them: this survives a process, as a store does.
+    pub(super) listed: Option<Arc<Mutex<BTreeMap<u32, Part>>>>,
+    /// Of how many changing calls one fails from time to time, once its patience has ended; 0 for all of them.
+    pub(super) one_of: i64,
+}
+
 /// A store that counts the parts that are put, and fails from some call on.
 pub(super) struct Faulty {
     inner: Arc<MountedPath>,
     patience: AtomicI64,
     fault: Fault,
+    ways: Ways,
+    /// Reads that succeed, before every second one fails.
+    reads: AtomicI64,
+    /// Bytes that were read.
+    pub(super) read: AtomicUsize,
+    faults: AtomicUsize,
+    /// How often each part was sent.
     pub(super) puts: Mutex<BTreeMap<u32, usize>>,
 }
 
@@ -253,15 +288,36 @@ impl Faulty {
             inner,
             patience: AtomicI64::new(patience),
             fault,
+            ways: Ways::default(),
+            reads: AtomicI64::new(i64::MAX),
+            read: AtomicUsize::new(0),
+            faults: AtomicUsize::new(0),
             puts: Mutex::default(),
         }
     }
 
+    pub(super) fn with(self, ways: Ways) -> Self {
+        Self { ways, ..self }
+    }
+
+    /// Every second read fails, after so many.
+    pub(super) fn fails_to_read(self, after: i64) -> Self {
+        self.reads.store(after, Ordering::SeqCst);
+        self
+    }
+
+    /// How many calls failed on purpose.
+    pub(super) fn faults(&self) -> usize {
+        self.faults.load(Ordering::SeqCst)
+    }
+
     async fn change<T>(&self, work: impl Future<Output = Result<T, StagingError>> + Send) -> Result<T, StagingError> {
         let broken = StagingError::new(StagingKind::Unreachable, "reach", "the test's store");
-        if self.patience.fetch_sub(1, Ordering::SeqCst) > 0 {
+        let left = self.patience.fetch_sub(1, Ordering::SeqCst);
+        if left > 0 || (self.ways.one_of > 0 && left % self.ways.one_of != 0) {
             return work.await;
         }
+        self.faults.fetch_add(1, Ordering::SeqCst);
         match self.fault {
             Fault::Before => Err(broken),
             Fault::After => work.await.and(Err(broken)),
@@ -279,7 +335,9 @@ impl StagingStore for Faulty {
         self.inner.url(key)
     }
     fn limits(&self) -> PartLimits {
-        self.inner.limits()
+        let limits = self.inner.limits();
+        let in_flight = self.ways.in_flight.max(limits.in_flight);
+        PartLimits { in_flight, ..limits }
     }
     async fn check(&self, need: u64) -> Result<Vec<String>, StagingError> {
         self.inner.check(need).await
@@ -294,13 +352,30 @@ impl StagingStore for Faulty {
         offset: u64,
         bufs: Vec<Buf>,
     ) -> Result<Vec<Buf>, StagingError> {
-        self.inner.read(key, version, offset, bufs).await
+        let left = self.reads.fetch_sub(1, Ordering::SeqCst);
+        if left <= 0 && left % 2 == 0 {
+            self.faults.fetch_add(1, Ordering::SeqCst);
+            if self.fault == Fault::Hang {
+                std::future::pending::<()>().await;
+            }
+            return Err(StagingError::new(StagingKind::Unreachable, "reach", "the test's store"));
+        }
+        let bufs = self.inner.read(key, version, offset, bufs).await?;
+        self.read
+            .fetch_add(bufs.iter().map(|buf| buf.len()).sum(), Ordering::SeqCst);
+        Ok(bufs)
     }
     async fn begin(&self, key: &ObjectKey, len: u64, part_size: u64) -> Result<UploadId, StagingError> {
         self.change(self.inner.begin(key, len, part_size)).await
     }
     async fn parts(&self, key: &ObjectKey, upload: &UploadId) -> Result<Uploaded, StagingError> {
-        self.inner.parts(key, upload).await
+        let parts = self.inner.parts(key, upload).await?;
+        Ok(match &self.ways.listed {
+            Some(listed) if parts == Uploaded::Unlisted => {
+                Uploaded::Parts(listed.lock().unwrap().values().cloned().collect())
+            }
+            _ => parts,
+        })
     }
     async fn put_part(
         &self,
@@ -312,11 +387,15 @@ impl StagingStore for Faulty {
     ) -> Result<Part, StagingError> {
         // Parts end out of order.
         tokio::time::sleep(std::time::Duration::from_millis(u64::from(number * 7 % 5))).await;
-        let put = self
-            .change(self.inner.put_part(key, upload, number, offset, body))
-            .await?;
-        *self.puts.lock().unwrap().entry(number).or_default() += 1;
-        Ok(put)
+        let put = async {
+            *self.puts.lock().unwrap().entry(number).or_default() += 1;
+            let part = self.inner.put_part(key, upload, number, offset, body).await?;
+            if let Some(listed) = &self.ways.listed {
+                listed.lock().unwrap().insert(number, part.clone());
+            }
+            Ok(part)
+        };
+        self.change(put).await
     }
     async fn complete(
         &self,
@@ -350,13 +429,15 @@ pub(super) fn spec(format: ImageFormat, frozen: &str) -> ExportSpec {
         owner: "uid-1".to_owned(),
         frozen: frozen.to_owned(),
         format,
+        memory: 64 * MIB,
     }
 }
 
-/// Small parts, so that a small disk has many.
+/// Small parts, so that a small disk has many; and no patience, so that every failure is seen.
 pub(super) const SMALL: Tuning = Tuning {
     part_size: Some(MIB),
     stall: None,
+    patience: Some((0, std::time::Duration::ZERO)),
 };
 
 pub(super) async fn export(source: &FileSource, store: &dyn StagingStore, spec: &ExportSpec) -> Result<Report, Error> {
@@ -380,6 +461,8 @@ pub(super) fn import_spec(export: &ExportSpec, report: &Report, capacity: u64, t
         capacity,
         target_format: target,
         target_capacity: capacity,
+        volume: "pool/volume".to_owned(),
+        memory: 64 * MIB,
     }
 }
 
@@ -388,6 +471,7 @@ pub(super) async fn import(
     spec: ImportSpec,
     sink: Arc<FileSink>,
 ) -> Result<Report, Error> {
-    let import = Import::open(store, spec).await?;
-    import.run(sink, &Progress::default(), &CancellationToken::new()).await
+    let cancel = CancellationToken::new();
+    let import = Import::open(store, spec, &cancel).await?;
+    import.run(sink, &Progress::default(), &cancel).await
 }
