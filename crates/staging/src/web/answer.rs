@@ -1,5 +1,6 @@
 //! An answer, and its body.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderName};
@@ -46,8 +47,14 @@ impl Answer {
 
     /// Fills `bufs` with the body from byte `from` of all of them on; says how far they are filled now, and what ended it early. A body that
     /// is longer than they are is [`Unfit`](Kind::Unfit).
-    pub(crate) async fn fill(mut self, bufs: &mut [Buf], from: usize) -> (usize, Result<(), Trouble>) {
-        let all: usize = bufs.iter().map(|buf| buf.len()).sum();
+    pub(crate) async fn fill(self, bufs: &mut [Buf], from: usize) -> (usize, Result<(), Trouble>) {
+        let all = bufs.iter().map(|buf| buf.len()).sum();
+        self.fill_range(bufs, from..all).await
+    }
+
+    /// [`fill`](Self::fill) for an answer that is good for a range of `bufs` only.
+    pub(crate) async fn fill_range(mut self, bufs: &mut [Buf], range: Range<usize>) -> (usize, Result<(), Trouble>) {
+        let (from, all) = (range.start, range.end);
         let mut place = Place::new(bufs, from);
         let mut at = from;
         loop {

@@ -15,7 +15,7 @@ mod trouble;
 
 pub(crate) use answer::Answer;
 pub(crate) use client::{Client, Config, Redirects};
-pub(crate) use persist::persist;
+pub(crate) use persist::{Tries, persist};
 pub(crate) use trouble::Trouble;
 
 #[cfg(test)]
