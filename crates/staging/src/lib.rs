@@ -21,6 +21,7 @@ pub mod faulty;
 pub mod limit;
 pub mod nfs;
 pub mod retry;
+pub mod s3;
 #[cfg(test)]
 mod testing;
 

@@ -6,11 +6,13 @@
 mod apache;
 mod ganesha;
 mod nginx;
+mod seaweedfs;
 mod server;
 
 pub use apache::{Apache, ApacheSpec};
 pub use ganesha::{Export, Ganesha};
 pub use nginx::{Nginx, NginxSpec};
+pub use seaweedfs::{Identity, SeaweedFs};
 pub use server::{Server, free_port, listens, program};
 
 /// Everything below a folder, folders too, as sorted paths relative to it.
