@@ -219,8 +219,9 @@ fn in_order(folder: &Folder, from: &str, to: &str, format: ImageFormat) {
     write_raw(&folder.path(&raw), facts.capacity, &data);
     let mut map = AllocationMap::builder(facts.capacity);
     data.sort_unstable_by_key(|(at, _)| *at);
-    data.iter()
-        .for_each(|(at, bytes)| map.data(*at, bytes.len() as u64).unwrap());
+    for (at, bytes) in &data {
+        map.data(*at, bytes.len() as u64).unwrap();
+    }
     assert_eq!(
         map.build().data_bytes(),
         data.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>()

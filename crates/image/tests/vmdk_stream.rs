@@ -199,7 +199,9 @@ proptest! {
         let mut second = Reader::restore("file", Limits::default(), &state).unwrap();
         second.push(&file[state.at as usize..], &mut grains).unwrap();
         let mut found = vec![0; capacity as usize];
-        grains.iter().for_each(|grain| unpack(&mut unpacker, grain, &mut found).unwrap());
+        for grain in &grains {
+            unpack(&mut unpacker, grain, &mut found).unwrap();
+        }
         prop_assert!(found == disk);
         let facts = second.finish().unwrap();
         prop_assert_eq!((facts.len, facts.grains), (file.len() as u64, grains.len() as u64));
@@ -211,10 +213,10 @@ proptest! {
         let file = write(capacity, &disk, &map, 8);
         let cut = cut.index(file.len());
         // Without the end marker, the footer is the end.
-        if cut != file.len() - 512 {
-            prop_assert_eq!(read(&file[..cut], 4096).unwrap_err().kind(), Kind::Corrupt);
-        } else {
+        if cut == file.len() - 512 {
             prop_assert!(!read(&file[..cut], 4096).unwrap().1.end_marker);
+        } else {
+            prop_assert_eq!(read(&file[..cut], 4096).unwrap_err().kind(), Kind::Corrupt);
         }
     }
 
@@ -240,7 +242,8 @@ fn last_grain(file: &[u8]) -> Option<usize> {
         let before = reader.save().at;
         reader.push(sector, &mut grains).unwrap();
         if !grains.is_empty() {
-            (grains.clear(), last = Some(before as usize)).0
+            grains.clear();
+            last = Some(before as usize);
         }
     }
     last
@@ -312,8 +315,10 @@ fn a_file_of_two_tebibytes_is_the_end() {
     note["len"] = ((1u64 << 41) - 512).into();
     let state: WriterState = serde_json::from_value(note).unwrap();
     let mut writer = Writer::restore(&state).unwrap();
-    writer.append(&packer.pack(0, &[1; 65536]), &mut out).unwrap();
-    let error = writer.append(&packer.pack(GRAIN, &[1; 65536]), &mut out).unwrap_err();
+    writer.append(&packer.pack(0, &vec![1; 65536]), &mut out).unwrap();
+    let error = writer
+        .append(&packer.pack(GRAIN, &vec![1; 65536]), &mut out)
+        .unwrap_err();
     assert_eq!(error.kind(), Kind::Unsupported, "{error}");
     assert!(error.to_string().contains("2 TiB"), "{error}");
     assert_eq!(writer.finish(&mut out).unwrap_err().kind(), Kind::Unsupported);
@@ -325,7 +330,7 @@ fn a_state_of_another_encoder_or_a_damaged_one_is_not_taken_up() {
     let mut out = Vec::new();
     writer.start(&mut out);
     writer
-        .append(&Packer::new().pack(COVERED, &[1; 65536]), &mut out)
+        .append(&Packer::new().pack(COVERED, &vec![1; 65536]), &mut out)
         .unwrap();
     let good = serde_json::to_value(writer.save()).unwrap();
     assert_eq!(
@@ -358,7 +363,7 @@ fn what_compresses_is_compressed_and_what_does_not_is_stored() {
     let len = |bytes: &[u8]| Packer::new().pack(0, bytes).bytes().len();
     assert!(len(&content(0, 1, 65536)) <= 1024);
     assert_eq!(len(&noise(1, 65536)), 66048);
-    assert_eq!(len(&[0; 65536]), 0);
+    assert_eq!(len(&vec![0; 65536]), 0);
     // Half of each: what is left of the even half is the other half.
     assert!((32768..40000).contains(&len(&content(3, 1, 65536))));
 }
@@ -434,7 +439,7 @@ fn a_grain_has_the_length_of_a_grain() {
         grain.extend((size as u32).to_le_bytes());
         grain.extend(&packed[..size]);
         grain.resize(grain.len().next_multiple_of(512), 0);
-        let mut file = write(2 * GRAIN, &[0; 131_072], &AllocationMap::full(2 * GRAIN), 2);
+        let mut file = write(2 * GRAIN, &vec![0; 131_072], &AllocationMap::full(2 * GRAIN), 2);
         file.splice(65536..65536, grain);
         assert_eq!(read(&file, 4096).is_ok(), good, "{len}");
     }

@@ -54,7 +54,7 @@ pub(super) fn render(capacity: u64, adapter: Adapter) -> String {
         "# Disk DescriptorFile\n\
          version=1\n\
          CID=fffffffe\n\
-         parentCID={parent}\n\
+         parentCID={NO_PARENT}\n\
          createType=\"streamOptimized\"\n\
          \n\
          # Extent description\n\
@@ -68,8 +68,7 @@ pub(super) fn render(capacity: u64, adapter: Adapter) -> String {
          ddb.geometry.heads = \"{heads}\"\n\
          ddb.geometry.sectors = \"{sectors}\"\n\
          ddb.adapterType = \"{adapter}\"\n\
-         ddb.toolsVersion = \"2147483647\"\n",
-        parent = NO_PARENT,
+         ddb.toolsVersion = \"2147483647\"\n"
     )
 }
 

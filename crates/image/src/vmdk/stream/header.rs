@@ -102,7 +102,7 @@ impl Header {
             ));
         }
         let end = self.descriptor.checked_add(self.descriptor_len);
-        let inside = end.is_some_and(|end| end <= self.overhead) && self.overhead <= u64::from(u32::MAX);
+        let inside = end.is_some_and(|end| end <= self.overhead) && u32::try_from(self.overhead).is_ok();
         if !inside || self.descriptor_len > DESCRIPTOR_SECTORS {
             return Err(Refusal::Corrupt(format!(
                 "it claims {} sectors of descriptor from {} of {} before the first grain",

@@ -33,13 +33,11 @@ pub(super) fn decode(text: &str, len: usize) -> Option<Vec<u32>> {
             step |= u64::from(byte & 0x7f) << shift;
             shift += 7;
         }
-        let entry = match step {
-            0 => 0,
-            _ => {
-                last = u32::try_from(u64::from(last) + step).ok()?;
-                last
-            }
-        };
+        let mut entry = 0;
+        if step > 0 {
+            last = u32::try_from(u64::from(last) + step).ok()?;
+            entry = last;
+        }
         entries.push(entry);
         if entries.len() > len {
             return None;

@@ -26,7 +26,7 @@ impl fmt::Debug for PackedGrain {
             .field("guest", &self.guest)
             .field("len", &self.len)
             .field("packed", &self.bytes.len())
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
