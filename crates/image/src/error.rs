@@ -14,9 +14,9 @@ pub enum Kind {
     Unsupported,
     /// The image is encrypted.
     Encrypted,
-    /// The image names a backing file that must not be opened.
+    /// The image names another file, as its backing file or a part of it, that must not be opened.
     Hostile,
-    /// The image names a backing file that is not there.
+    /// The image names another file that is not there.
     Missing,
     /// The bytes underneath could not be read.
     Io,

@@ -2,7 +2,7 @@
 //!
 //! Writing starts from an allocation map: [`Layout`] says where every byte of the file comes from before the first one is
 //! written, so any part of the file can be made independently of the others. Reading goes over [`ReadAt`](vmferry_block::ReadAt), wherever
-//! the bytes are ([`Image`]).
+//! the bytes are ([`Image`]). What an image says of itself ([`inspect`]) and whether it is sound ([`check`]) need no backing file.
 //!
 //! Architecture Invariant: this crate does not know where bytes come from or go to. It opens no file: whoever calls it
 //! decides what may be opened ([`Opener`]).

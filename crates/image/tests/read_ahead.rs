@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use common::block_on;
+use common::{Folder, block_on, noise};
 use vmferry_block::{Buf, ReadAt};
 use vmferry_image::{Image, ImageFormat, Limits, NoBacking, Source};
 
@@ -162,4 +162,55 @@ fn grain_tables_in_a_row_are_read_together() {
     let (reads, at_once) = far.map(ImageFormat::Vmdk);
     assert!(reads <= 30, "{reads} reads of 16 MiB of tables");
     assert!(at_once >= 4, "{at_once} at once");
+}
+
+/// A file in memory that counts its reads.
+struct Counted(Vec<u8>, AtomicUsize);
+
+#[async_trait]
+impl ReadAt for Counted {
+    fn size(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    async fn read_at(&self, offset: u64, mut buf: Buf) -> io::Result<Buf> {
+        self.1.fetch_add(1, SeqCst);
+        let end = offset as usize + buf.len();
+        buf.copy_from_slice(&self.0[offset as usize..end]);
+        Ok(buf)
+    }
+}
+
+#[test]
+fn compressed_clusters_in_a_row_are_read_together_and_once() {
+    let cases = [
+        ("qcow2", &["-c", "-O", "qcow2"][..]),
+        ("vmdk", &["-O", "vmdk", "-o", "subformat=streamOptimized"]),
+    ];
+    for (format, options) in cases {
+        let folder = Folder::new();
+        let half: Vec<u8> = noise(1, 8 << 20).iter().map(|byte| byte & 0x0f).collect();
+        folder.write("disk.raw", &half);
+        let name = format!("disk.{format}");
+        folder.qemu_img(&[&["convert"], options, &["disk.raw", &name]].concat());
+        let file = Arc::new(Counted(std::fs::read(folder.path(&name)).unwrap(), AtomicUsize::new(0)));
+        let read = |from: usize, len: usize, step: usize| {
+            let source = Source::new("disk", format.parse().unwrap(), file.clone());
+            block_on(async {
+                let image = Image::open(source, &NoBacking, Limits::default()).await.unwrap();
+                image.map().await.unwrap();
+                file.1.store(0, SeqCst);
+                for at in (from..from + len).step_by(step) {
+                    let buf = image.read(at as u64, Buf::alone(step)).await.unwrap();
+                    assert!(*buf == half[at..at + step], "other bytes at {at}");
+                }
+            });
+            file.1.load(SeqCst)
+        };
+        let whole = read(0, 8 << 20, 1 << 20);
+        assert!(whole <= 16, "{format}: {whole} reads of 128 clusters");
+        // A cluster that is read bit by bit is read and unpacked once.
+        let bits = read(65536, 65536, 4096);
+        assert_eq!(bits, 1, "{format}");
+    }
 }
