@@ -5,6 +5,7 @@ use vmferry_block::Buf;
 
 use super::object::{self, delete_version, version_id};
 use super::refusal::Refusal;
+use super::small;
 use super::upload::{Upload, Uploads};
 use super::wire::Call;
 use crate::web::Trouble;
@@ -95,10 +96,18 @@ impl<'a> Probe<'a> {
 
     /// Asked first, on a name that nothing has: what cannot be deleted is better not written.
     async fn may_delete(&self) -> Result<(), Failed> {
-        let call = Call::new(Method::DELETE, &self.small, "s3:DeleteObject");
-        match self.uploads.wire.call(&call).await {
-            Err(refusal) if refusal.trouble.kind != Kind::NotFound => Err(("delete in", refusal)),
-            _ => Ok(()),
+        let (wire, name) = (self.uploads.wire, &self.small);
+        let failed = |refusal| ("delete in", refusal);
+        let call = Call::new(Method::DELETE, name, "s3:DeleteObject");
+        let marker = match wire.call(&call).await {
+            Ok(answer) => version_id(answer.headers()),
+            Err(refusal) if refusal.trouble.kind == Kind::NotFound => None,
+            Err(refusal) => return Err(failed(refusal)),
+        };
+        // A bucket that keeps versions put a marker there.
+        match marker {
+            Some(marker) => small::forget(wire, name, &marker).await.map_err(failed),
+            None => Ok(()),
         }
     }
 

@@ -291,7 +291,7 @@ mod tests {
             skewed.detail
         );
         assert_eq!(utc(Duration::from_secs(951_782_399)), "2000-02-28T23:59:59Z");
-        assert_eq!(utc(Duration::from_secs(951_782_400)), "2000-02-29T00:00:00Z");
+        assert_eq!(utc(Duration::from_secs(951_782_401)), "2000-02-29T00:00:01Z");
     }
 
     #[test]

@@ -93,4 +93,4 @@ impl Signer {
 }
 
 /// The longest time for which a URL can be signed. AWS S3, "Signature calculations: query parameters".
-const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+const LONGEST: Duration = Duration::from_hours(7 * 24);

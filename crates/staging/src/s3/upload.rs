@@ -164,10 +164,10 @@ impl Uploads<'_> {
             return gone();
         }
         let unclear = matches!(refusal.status.map(|status| status.as_u16()), Some(400 | 403));
-        match unclear && matches!(self.ledger.has(self.wire, key, &upload.id).await, Ok(Some(false))) {
-            true => gone(),
-            false => refusal,
+        if unclear && matches!(self.ledger.has(self.wire, key, &upload.id).await, Ok(Some(false))) {
+            return gone();
         }
+        refusal
     }
 
     pub(super) async fn complete(

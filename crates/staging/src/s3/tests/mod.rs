@@ -1,5 +1,6 @@
+mod faults;
+mod folder;
 mod seaweedfs;
-mod server;
 
 use std::sync::Arc;
 
