@@ -1,12 +1,17 @@
-//! XML as a libvirt daemon sends it. The reader is private to its crate, so its source is taken in here.
+//! XML as a libvirt daemon sends it. The reader is private to its crate, and its crate links libvirt: so its source is taken in here.
 #![no_main]
 #![allow(dead_code, unused_imports, clippy::all)]
 
-pub use vmferry_provider::*;
-
+#[path = "../../crates/provider/src/error.rs"]
+mod error;
+#[path = "../../crates/provider/src/model.rs"]
+mod model;
 #[path = "../../crates/provider/src/libvirt/xml/mod.rs"]
 mod xml;
 
+pub use error::*;
+pub use model::*;
+pub use vmferry_image::ImageFormat;
 use xml::tree::Element;
 
 libfuzzer_sys::fuzz_target!(|text: &str| {

@@ -1,5 +1,15 @@
 //! Short texts: durations, rates, object keys, digests, mount options, host rules. What is read and written again is the same.
+//!
+//! The parsers of the staging crate are taken in as source: it would bring every client of every store along.
 #![no_main]
+#![allow(dead_code)]
+
+#[path = "../../crates/staging/src/hosts.rs"]
+mod hosts;
+#[path = "../../crates/staging/src/key.rs"]
+mod key;
+#[path = "../../crates/staging/src/nfs/network/options.rs"]
+mod options;
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -7,8 +17,10 @@ use std::str::FromStr;
 use vmferry_api::{ByteRate, GoDuration};
 use vmferry_block::Digest;
 use vmferry_image::ImageFormat;
-use vmferry_staging::nfs::MountOptions;
-use vmferry_staging::{HostPolicy, ObjectKey};
+
+use hosts::HostPolicy;
+use key::ObjectKey;
+use options::MountOptions;
 
 fn again<T: FromStr + Display + PartialEq>(text: &str) {
     if let Ok(value) = text.parse::<T>() {
