@@ -14,10 +14,12 @@ const SCRIPT: &str = r#"
 set -e
 mount -t tmpfs tmpfs /run
 if [ -n "$SIZE" ]; then
-    truncate -s 0 "$DATA.img"
-    truncate -s "$SIZE" "$DATA.img"
-    mkfs.ext4 -q -F -m 0 -O ^has_journal "$DATA.img"
-    mount -o loop "$DATA.img" "$DATA"
+    # Another file each time: the one before may still be written to.
+    IMAGE=$(mktemp "$DATA.XXXXXX")
+    truncate -s "$SIZE" "$IMAGE"
+    mkfs.ext4 -q -F -m 0 -O ^has_journal "$IMAGE"
+    mount -o loop "$IMAGE" "$DATA"
+    rm "$IMAGE"
     rmdir "$DATA/lost+found"
 fi
 unshare --net -- "$RPCBIND" -f &

@@ -4,6 +4,7 @@
 //! opened without following links, and files are opened by their name in an open folder. Whoever can write into the staging
 //! folder cannot make vmferry read or write outside it.
 
+mod calls;
 mod fault;
 mod io;
 mod note;
@@ -19,6 +20,7 @@ use async_trait::async_trait;
 use vmferry_block::Buf;
 
 use crate::{Error, Kind, ObjectKey, ObjectMeta, Part, PartBody, PartLimits, StagingStore, UploadId, Uploaded};
+use calls::{Abandoned, Calls};
 use object::OpenObjects;
 use tree::Tree;
 
@@ -32,6 +34,7 @@ const PART_LIMIT: Duration = Duration::from_mins(10);
 pub struct MountedPath {
     tree: Arc<Tree>,
     open: Arc<OpenObjects>,
+    calls: Calls,
 }
 
 impl MountedPath {
@@ -51,6 +54,7 @@ impl MountedPath {
         Ok(Self {
             tree: Arc::new(Tree::new(path)),
             open: Arc::default(),
+            calls: Calls::default(),
         })
     }
 
@@ -61,13 +65,18 @@ impl MountedPath {
         F: FnOnce(&Tree) -> Result<T, Error> + Send + 'static,
     {
         let tree = Arc::clone(&self.tree);
-        let running = tokio::task::spawn_blocking(move || work(&tree));
-        match tokio::time::timeout(limit, running).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(join)) => Err(Error::new(Kind::Bug, action, self.describe()).source(join)),
-            Err(_) => Err(Error::new(Kind::Unreachable, action, self.describe())
-                .detail(format!("no answer within {} s", limit.as_secs()))
-                .remedy("check that the NFS server answers and that the mount is healthy")),
+        let silent = |detail: String| {
+            Error::new(Kind::Unreachable, action, self.describe())
+                .detail(detail)
+                .remedy("check that the NFS server answers and that the mount is healthy")
+        };
+        match self.calls.run(limit, move || work(&tree)).await {
+            Ok(outcome) => outcome,
+            Err(Abandoned::Late) => Err(silent(format!("no answer within {} s", limit.as_secs_f32()))),
+            Err(Abandoned::Hanging(count)) => Err(silent(format!(
+                "{count} calls to it hang, and no more are made until one of them comes back"
+            ))),
+            Err(Abandoned::Panicked(join)) => Err(Error::new(Kind::Bug, action, self.describe()).source(join)),
         }
     }
 }

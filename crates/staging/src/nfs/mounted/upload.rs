@@ -1,5 +1,9 @@
 //! Uploads: a hidden file that gets its name when it is whole.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use bytes::Bytes;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use vmferry_block::DirectFile;
@@ -10,6 +14,9 @@ use super::object::meta_of;
 use super::tree::{Seat, Tree};
 use crate::nfs::names::{self, Upload};
 use crate::{Error, Kind, ObjectKey, ObjectMeta, Part, PartBody, UploadId, Uploaded};
+
+/// How many threads write one part: parts come one at a time, so that a kill costs one, and a disk wants several writes at once.
+const WRITERS: usize = 3;
 
 pub(super) fn begin(tree: &Tree, key: &ObjectKey, most: u64, part_size: u64) -> Result<UploadId, Error> {
     let upload = Upload::new(most, part_size, || tree.object(key))?;
@@ -59,13 +66,17 @@ pub(super) fn put_part(
         .ok_or_else(|| upload.gone(|| tree.object(key)))?;
     let write = || {
         let file = open(&seat, upload, OFlags::WRONLY)?;
-        let mut at = offset;
-        for piece in futures::executor::block_on_stream(body.into_stream()) {
-            file.write_all(at, &piece).map_err(|error| errno(&error))?;
-            at += piece.len() as u64;
-        }
+        let feed = Feed::new(offset, body);
+        thread::scope(|scope| {
+            // A thread that cannot be had leaves its work to the others.
+            for _ in 1..WRITERS {
+                let _ = thread::Builder::new().spawn_scoped(scope, || feed.write_to(&file));
+            }
+            feed.write_to(&file);
+        });
+        let written = feed.finish()? - offset;
         rustix::fs::fdatasync(file.buffered())?;
-        Ok(at - offset)
+        Ok(written)
     };
     match write() {
         Ok(written) if written != given => {
@@ -77,6 +88,56 @@ pub(super) fn put_part(
         }),
         Err(Errno::NOENT) => Err(upload.gone(|| tree.object(key))),
         Err(errno) => Err(fault("upload", object(), errno)),
+    }
+}
+
+/// The pieces of a part, handed out to several threads.
+struct Feed(Mutex<FeedState>);
+
+struct FeedState {
+    pieces: Box<dyn Iterator<Item = Bytes> + Send>,
+    /// Where the next piece belongs.
+    at: u64,
+    failed: Option<Errno>,
+}
+
+impl Feed {
+    fn new(offset: u64, body: PartBody) -> Self {
+        Self(Mutex::new(FeedState {
+            pieces: Box::new(futures::executor::block_on_stream(body.into_stream())),
+            at: offset,
+            failed: None,
+        }))
+    }
+
+    /// Writes piece after piece until there is none, or somebody failed.
+    fn write_to(&self, file: &DirectFile) {
+        while let Some((at, piece)) = self.next() {
+            if let Err(error) = file.write_all(at, &piece) {
+                self.lock().failed.get_or_insert(errno(&error));
+            }
+        }
+    }
+
+    fn next(&self) -> Option<(u64, Bytes)> {
+        let mut state = self.lock();
+        if state.failed.is_some() {
+            return None;
+        }
+        let piece = state.pieces.next()?;
+        let at = state.at;
+        state.at += piece.len() as u64;
+        Some((at, piece))
+    }
+
+    /// Where the last piece ended.
+    fn finish(self) -> Result<u64, Errno> {
+        let state = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        state.failed.map_or(Ok(state.at), Err)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, FeedState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -97,8 +97,8 @@ fn meaning(errno: Errno) -> (Kind, Option<&'static str>) {
         Errno::NOENT => (
             Kind::NotFound,
             Some(
-                "set spec.storage.path to a folder that the server exports: for NFSv4 as seen from its root, for NFSv3 its \
-                 real path",
+                "set spec.storage.path to a folder that the server exports to this machine: for NFSv4 as seen from its root, for \
+                 NFSv3 its real path; a server may hide it from ports that are not low ones (mount option resvport)",
             ),
         ),
         Errno::STALE => (
@@ -158,21 +158,23 @@ impl From<NfsError> for Trouble {
             }
             NfsError::OperationOutcome(outcome) => match &*outcome.source {
                 NfsError::Rpc(_) if outcome.context().operation == "write_verifier" => Self::Forgot,
+                NfsError::Rpc(said) if said == DENIED => denied(),
                 // Status codes are authoritative; all else means that nobody knows what happened.
                 NfsError::Nfs3(code) => nfs3(code),
                 NfsError::Nfs4(code) => nfs4(*code),
                 source => Self::Lost(source.to_string()),
             },
             NfsError::Unsupported(_) => Self::Final(Kind::Unfit, error.to_string(), None),
-            NfsError::Rpc(said) if said == DENIED => Self::Final(
-                Kind::Denied,
-                "the server takes no call with our credentials (sec=sys), or none from our port".to_owned(),
-                Some(WHO),
-            ),
+            NfsError::Rpc(said) if said == DENIED => denied(),
             // Connections, sessions, leases, open files, replies that make no sense: a new connection is a new start.
             _ => Self::Lost(error.to_string()),
         }
     }
+}
+
+fn denied() -> Trouble {
+    let said = "the server takes no call with our credentials (sec=sys), or none from our port";
+    Trouble::Final(Kind::Denied, said.to_owned(), Some(WHO))
 }
 
 fn nfs3(code: &Nfs3ErrorCode) -> Trouble {

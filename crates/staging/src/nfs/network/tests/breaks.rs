@@ -210,6 +210,7 @@ async fn an_export_that_was_made_again_has_nothing_of_ours() {
         assert_eq!(error.kind(), Kind::Changed, "{options}: {error}");
         assert_eq!(store.head(&object).await.unwrap(), None);
         upload(&store, &object, &noise(MIB, 2)).await.unwrap();
+        store.delete(&object).await.unwrap();
     }
 }
 

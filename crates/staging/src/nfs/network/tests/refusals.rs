@@ -76,7 +76,13 @@ async fn an_export_for_low_ports_is_called_from_one() {
             Ok(_) => assert!(!refused, "{options}"),
             Err(error) => {
                 assert!(refused, "{options}: {error}");
-                assert_eq!(error.kind(), Kind::Denied, "{options}: {error}");
+                // nfs-ganesha hides over NFSv4 what it does not export to somebody.
+                let expected = if options.contains("vers=3") {
+                    Kind::Denied
+                } else {
+                    Kind::NotFound
+                };
+                assert_eq!(error.kind(), expected, "{options}: {error}");
                 assert!(error.to_string().contains("resvport"), "{options}: {error}");
             }
         }
