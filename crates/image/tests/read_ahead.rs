@@ -58,7 +58,7 @@ impl ReadAt for Far {
     }
 
     async fn read_at(&self, offset: u64, mut buf: Buf) -> io::Result<Buf> {
-        assert!(offset % 8 == 0 && buf.len() <= 1 << 20 && offset + buf.len() as u64 <= self.size);
+        assert!(offset.is_multiple_of(8) && buf.len() <= 1 << 20 && offset + buf.len() as u64 <= self.size);
         self.reads.fetch_add(1, SeqCst);
         let now = self.under_way.fetch_add(1, SeqCst) + 1;
         self.most.fetch_max(now, SeqCst);
@@ -143,8 +143,7 @@ fn grain_tables_in_a_row_are_read_together() {
             }
             // Fields of 8 bytes at offsets that are odd multiples of 4.
             16 => two(0, 128),
-            24 => two(0, 1),
-            32 => two(0, 1),
+            24 | 32 => two(0, 1),
             40 => two(0, 512),
             56 => two(DIRECTORY, 0),
             _ if (DIRECTORY..FIRST).contains(&sector) => {

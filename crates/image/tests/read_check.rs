@@ -47,6 +47,17 @@ fn qemu(folder: &Folder, name: &str) -> (u64, u64, u64) {
     (number("corruptions"), number("leaks"), number("allocated-clusters"))
 }
 
+/// Whether qemu-img finds nothing wrong.
+fn qemu_takes(folder: &Folder, name: &str) -> bool {
+    let args = ["check", "-f", "vmdk", name];
+    let output = Command::new("qemu-img")
+        .args(args)
+        .current_dir(folder.path(""))
+        .output()
+        .unwrap();
+    output.status.success()
+}
+
 fn compare(folder: &Folder, name: &str) -> Report {
     let report = ours(folder, name, Depth::Content);
     let (errors, leaks, allocated) = qemu(folder, name);
@@ -123,6 +134,7 @@ fn sound_vmdk() {
         folder.qemu_img(&["convert", "-O", "vmdk", "-o", &options, "disk.raw", "disk.vmdk"]);
         let report = ours(&folder, "disk.vmdk", Depth::Content);
         assert!(report.is_sound() && report.findings.is_empty(), "{report:#?}");
+        assert!(qemu_takes(&folder, "disk.vmdk"), "{subformat}");
         if subformat != "monolithicFlat" {
             assert_eq!((report.total_clusters, report.allocated_clusters), (640, 25));
         }
@@ -229,18 +241,20 @@ fn damaged_vmdk() {
     let directory = sector(56) as usize * 512;
     let table = sector(directory) as usize * 512;
     let first = sector(table);
-    for (what, at, value) in [
-        ("a grain past the end", table, 1 << 30),
-        ("a grain on the header", table, 1),
-        ("a grain on the grain table", table, sector(directory)),
-        ("a grain on a grain", table + 4, first + 1),
-        ("a table past the end", directory, 1 << 30),
-        ("a table on the directory", directory, sector(56)),
+    // qemu-img looks at nothing but the end of the file.
+    for (what, at, value, qemu) in [
+        ("a grain past the end", table, 1 << 30, false),
+        ("a grain on the header", table, 1, true),
+        ("a grain on the grain table", table, sector(directory), true),
+        ("a grain on a grain", table + 4, first + 1, true),
+        ("a table past the end", directory, 1 << 30, true),
+        ("a table on the directory", directory, sector(56), true),
     ] {
         let mut image = image.clone();
         image[at..at + 4].copy_from_slice(&u32::to_le_bytes(value));
         folder.write("damaged.vmdk", &image);
         let report = ours(&folder, "damaged.vmdk", Depth::Tables);
+        assert_eq!(qemu_takes(&folder, "damaged.vmdk"), qemu, "{what}");
         assert!(!report.is_sound(), "{what} was not found");
         assert_eq!(report.errors, report.findings.len() as u64);
     }

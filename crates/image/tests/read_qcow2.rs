@@ -132,8 +132,11 @@ fn encrypted_in_the_old_way_is_refused() {
     assert!(error.to_string().contains("AES"), "{error}");
 }
 
-/// An image whose header has these bytes at these places.
-fn with(folder: &Folder, options: &str, fields: &[(usize, &[u8])]) -> Error {
+/// Offsets in the header and what is put there.
+type Fields<'a> = &'a [(usize, &'a [u8])];
+
+/// Opens an image whose header was changed.
+fn with(folder: &Folder, options: &str, fields: Fields<'_>) -> Error {
     folder.qemu_img(&["create", "-f", "qcow2", "-o", options, "a.qcow2", "1M"]);
     let mut image = std::fs::read(folder.path("a.qcow2")).unwrap();
     for (at, bytes) in fields {
@@ -163,7 +166,7 @@ fn an_unknown_feature_is_named() {
 #[test]
 fn what_the_header_must_not_say() {
     let folder = Folder::new();
-    let cases: [(&str, &str, &[(usize, &[u8])]); 6] = [
+    let cases: [(&str, &str, Fields<'_>); 6] = [
         (
             "a compression type without its feature bit",
             "compat=v3",
