@@ -79,13 +79,13 @@ fn written_to_in_no_order_with_zeroed_grains() {
         "subformat=monolithicFlat",
     ] {
         let folder = Folder::new();
-        folder.qemu_img(&["create", "-f", "vmdk", "-o", options, "disk.vmdk", "100M"]);
+        folder.qemu_img(&["create", "-f", "vmdk", "-o", options, "disk.vmdk", "70M"]);
         let writes = [
-            "write -P 1 90M 1M",
+            "write -P 1 66M 1M",
             "write -P 2 100k 3M",
             "write -P 3 31M 2M",
             "write -z 1M 512k",
-            "write -z 90M 64k",
+            "write -z 66M 64k",
             "write -P 4 50M 512",
         ];
         folder.qemu_io("disk.vmdk", &writes);
