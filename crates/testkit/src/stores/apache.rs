@@ -18,8 +18,8 @@ pub struct ApacheSpec {
     pub denied: String,
     /// `LimitRequestBody`; none where 0.
     pub max_body: u64,
-    /// Where its files are; a folder of its own where `None`.
-    pub root: Option<PathBuf>,
+    /// Bytes of the disk that its files are on; the disk of the test where `None`.
+    pub disk: Option<u64>,
 }
 
 /// A running Apache.
@@ -45,7 +45,7 @@ impl Apache {
     /// One that is set up in this way.
     pub fn with(spec: &ApacheSpec) -> Self {
         let mut server = Server::new("apache");
-        let root = spec.root.clone().unwrap_or_else(|| server.folder().join("root"));
+        let root = server.folder().join("root");
         let locks = server.folder().join("locks");
         for folder in [&root, &locks] {
             fs::create_dir_all(folder).must("make Apache's folders");
@@ -64,7 +64,18 @@ impl Apache {
         fs::write(&config, text(spec, server.folder(), &root, port)).must("write Apache's configuration");
         let mut command = Command::new(program("apache2"));
         command.arg("-DFOREGROUND").arg("-f").arg(&config);
+        if let Some(bytes) = spec.disk {
+            command = super::on_small_disk(&command, &root, bytes);
+        }
         server.start(&mut command, || listens(port));
+        // A disk that only the server sees is seen through it.
+        let root = match spec.disk {
+            Some(_) => Path::new("/proc")
+                .join(server.pid().to_string())
+                .join("root")
+                .join(root.strip_prefix("/").must("read a path")),
+            None => root,
+        };
         Self { server, root, port }
     }
 
@@ -82,7 +93,7 @@ impl Apache {
     pub fn files(&self) -> Vec<String> {
         let mut files = super::everything_below(&self.root);
         // mod_dav's own: what it writes down of properties, by folder.
-        files.retain(|name| !name.split('/').any(|part| part == ".DAV"));
+        files.retain(|name| !name.split('/').any(|part| part == ".DAV" || part == ".tmp"));
         files
     }
 

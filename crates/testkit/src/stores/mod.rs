@@ -32,3 +32,18 @@ pub fn everything_below(folder: &std::path::Path) -> Vec<String> {
     found.sort();
     found
 }
+
+/// A server's command on a disk of its own of so many bytes, mounted at its folder where only its process sees it, and gone with
+/// it. The mount has a folder `.tmp`. Needs root, or user namespaces.
+fn on_small_disk(command: &std::process::Command, folder: &std::path::Path, bytes: u64) -> std::process::Command {
+    const MOUNT: &str =
+        r#"mount -t tmpfs -o "size=$1,mode=1777" tmpfs "$2" && mkdir -m 1777 "$2/.tmp" && shift 2 && exec "$@""#;
+    let mut small = std::process::Command::new("unshare");
+    if !rustix::process::getuid().is_root() {
+        small.arg("--map-root-user");
+    }
+    small.args(["--mount", "--", "sh", "-c", MOUNT, "sh"]);
+    small.arg(bytes.to_string()).arg(folder);
+    small.arg(command.get_program()).args(command.get_args());
+    small
+}

@@ -20,8 +20,8 @@ pub struct NginxSpec {
     pub max_body: String,
     /// Methods besides GET and HEAD that are answered with 403.
     pub denied: String,
-    /// Where its files are; a folder of its own where `None`.
-    pub root: Option<PathBuf>,
+    /// Bytes of the disk that its files are on; the disk of the test where `None`.
+    pub disk: Option<u64>,
 }
 
 impl Default for NginxSpec {
@@ -32,7 +32,7 @@ impl Default for NginxSpec {
             methods: "PUT DELETE MKCOL COPY MOVE".to_owned(),
             max_body: "0".to_owned(),
             denied: String::new(),
-            root: None,
+            disk: None,
         }
     }
 }
@@ -54,7 +54,7 @@ impl Nginx {
     /// One that is set up in this way.
     pub fn with(spec: &NginxSpec) -> Self {
         let mut server = Server::new("nginx");
-        let root = spec.root.clone().unwrap_or_else(|| server.folder().join("root"));
+        let root = server.folder().join("root");
         // Beside the files, so that what was sent is renamed into its place, not copied.
         let temporary = root.join(".tmp");
         fs::create_dir_all(&temporary).must("make nginx's folders");
@@ -72,7 +72,18 @@ impl Nginx {
             .arg(&config)
             .arg("-e")
             .arg(server.folder().join("errors"));
+        if let Some(bytes) = spec.disk {
+            command = super::on_small_disk(&command, &root, bytes);
+        }
         server.start(&mut command, || listens(port));
+        // A disk that only the server sees is seen through it.
+        let root = match spec.disk {
+            Some(_) => Path::new("/proc")
+                .join(server.pid().to_string())
+                .join("root")
+                .join(root.strip_prefix("/").must("read a path")),
+            None => root,
+        };
         Self { server, root, port }
     }
 
