@@ -1,10 +1,12 @@
 //! Connecting: from a name to an address that may be talked to, and to the first version that both sides speak.
 
-use std::net::SocketAddr;
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use nfs_rs::{Mount, NfsError};
+use nfs_rs::Mount;
 use rustix::io::Errno;
+use tokio::net::TcpSocket;
 use url::Url;
 
 use super::config::Target;
@@ -15,41 +17,56 @@ use crate::Kind;
 /// The port of NFS. RFC 7530, section 3.1.
 const PORT: u16 = 2049;
 
-/// Connects, and says what is worth telling about the connection.
+/// A connection that was made.
+pub(super) struct Found {
+    pub(super) mount: Arc<dyn Mount>,
+    pub(super) version: Version,
+    address: SocketAddr,
+}
+
+impl Found {
+    /// What is worth telling about it.
+    pub(super) fn clauses(&self) -> Vec<String> {
+        vec![format!("{} at {}", self.version, self.address.ip())]
+    }
+}
+
+/// Connects by the first version that works, or by this one.
 ///
 /// The name is resolved here and the addresses are what nfs-rs gets, so that none is connected to that was not looked at.
-pub(super) async fn connect(target: &Target) -> Result<(Arc<dyn Mount>, Vec<String>), Trouble> {
+pub(super) async fn connect(target: &Target, only: Option<Version>) -> Result<Found, Trouble> {
     let mut addresses = target.hosts.resolve(&target.host, target.port.unwrap_or(PORT)).await?;
     addresses.sort_by_key(SocketAddr::is_ipv6);
     let mut failures = Failures::default();
     for address in addresses {
-        for version in &target.options.versions {
-            match mount(target, address, *version).await {
-                Ok(mount) => return Ok((Arc::from(mount), clauses(address, *version))),
-                Err(trouble) => failures.add(*version, trouble),
+        let mut is_silent = false;
+        for version in target.options.versions.iter().copied() {
+            // Minor versions share a port; version 3 may have another one.
+            let is_hopeless = is_silent && version != Version::V3;
+            if is_hopeless || only.is_some_and(|only| version != only) {
+                continue;
+            }
+            match mount(target, address, version).await {
+                Ok(mount) => {
+                    return Ok(Found {
+                        mount: Arc::from(mount),
+                        version,
+                        address,
+                    });
+                }
+                Err(trouble) => {
+                    is_silent = matches!(trouble, Trouble::Lost(_));
+                    failures.add(version, trouble);
+                }
             }
         }
     }
     Err(failures.into_trouble())
 }
 
-fn clauses(address: SocketAddr, version: Version) -> Vec<String> {
-    vec![format!("{version} at {}", address.ip())]
-}
-
 async fn mount(target: &Target, address: SocketAddr, version: Version) -> Result<Box<dyn Mount>, Trouble> {
-    let url = |reserved| url(target, address, version, reserved);
-    let reserved = target.options.reserved_port;
-    let wanted = reserved.unwrap_or_else(|| rustix::process::geteuid().is_root());
-    let mount = match nfs_rs::parse_url_and_mount(&url(wanted)?).await {
-        // Not every root may.
-        Err(NfsError::Io(error))
-            if wanted && reserved.is_none() && error.kind() == std::io::ErrorKind::PermissionDenied =>
-        {
-            nfs_rs::parse_url_and_mount(&url(false)?).await?
-        }
-        outcome => outcome?,
-    };
+    let reserved = target.options.reserved_port.unwrap_or_else(may_use_low_ports);
+    let mount = nfs_rs::parse_url_and_mount(&url(target, address, version, reserved)?).await?;
     if mount.capabilities().pnfs {
         // Its layouts would send us to addresses that nobody looked at.
         let _ = mount.umount().await;
@@ -60,6 +77,12 @@ async fn mount(target: &Target, address: SocketAddr, version: Version) -> Result
         ));
     }
     Ok(mount)
+}
+
+/// Whether this process may call from a port below 1024: root may, but not every root, and sometimes everybody.
+fn may_use_low_ports() -> bool {
+    let tried = TcpSocket::new_v4().and_then(|socket| socket.bind((Ipv4Addr::UNSPECIFIED, 1023).into()));
+    !matches!(tried, Err(error) if error.kind() == ErrorKind::PermissionDenied)
 }
 
 /// The address of the export as nfs-rs reads it.

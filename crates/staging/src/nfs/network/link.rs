@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::config::Target;
 use super::dial;
+use super::options::Version;
 use super::session::Session;
 use super::trouble::Trouble;
 use crate::{Error, ObjectKey};
@@ -41,6 +42,8 @@ struct Line {
     connection: Option<Connection>,
     /// How many connections there have been.
     count: u64,
+    /// The version of the first one. All later ones keep to it: the same path may be another folder in another version.
+    version: Option<Version>,
 }
 
 /// A connection that stands.
@@ -153,11 +156,12 @@ impl Link {
         if let Some(connection) = &line.connection {
             return Ok(connection.clone());
         }
-        let (mount, clauses) = dial::connect(&self.target).await?;
+        let found = dial::connect(&self.target, line.version).await?;
         line.count += 1;
+        line.version = Some(found.version);
         let connection = Connection {
-            mount,
-            clauses,
+            clauses: found.clauses(),
+            mount: found.mount,
             writer: Arc::default(),
             number: line.count,
         };

@@ -33,7 +33,7 @@ use async_trait::async_trait;
 use vmferry_block::Buf;
 
 pub use config::NfsConfig;
-pub use options::{InvalidOption, MountOptions, Version};
+pub use options::{InvalidOption, MountOptions};
 
 use crate::nfs::names;
 use crate::{Error, ObjectKey, ObjectMeta, Part, PartBody, PartLimits, StagingStore, UploadId, Uploaded};
@@ -42,6 +42,14 @@ use link::Link;
 use object::OpenObjects;
 
 /// A staging store on an NFS server.
+///
+/// ```
+/// # use vmferry_staging::nfs::{NfsConfig, NfsServer};
+/// let mut config = NfsConfig::new("nfs.example.com", "/exports/staging");
+/// config.options = "vers=4,rw,sync".parse()?;
+/// let store = NfsServer::new(config)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct NfsServer {
     link: Link,

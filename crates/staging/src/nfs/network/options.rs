@@ -33,7 +33,7 @@ pub struct MountOptions {
 
 /// A version of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Version {
+pub(super) enum Version {
     /// RFC 1813.
     V3,
     /// RFC 7530.
