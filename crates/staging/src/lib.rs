@@ -18,6 +18,7 @@ mod web;
 
 pub mod conformance;
 pub mod faulty;
+pub mod http;
 pub mod limit;
 pub mod nfs;
 pub mod retry;
