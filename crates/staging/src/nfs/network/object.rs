@@ -70,8 +70,11 @@ impl OpenObjects {
             let attempt = async {
                 let session = call.session().await?;
                 let object = self.find(&session, key, version).await?;
-                fill(&session, &object.file, &mut missing, &mut bufs).await?;
-                // Asked after the read: what was read before a change is good.
+                let filled = fill(&session, &object.file, &mut missing, &mut bufs).await;
+                if matches!(filled, Err(Trouble::Lost(_) | Trouble::Busy(_))) {
+                    return filled;
+                }
+                // Asked after the read: what was read before a change is good, and a file that was cut short is another one.
                 let now = session.find(&object.folder, name(key)).await?.file()?;
                 if now.handle != object.file || now.meta.version != version {
                     return Err(Trouble::answer(
@@ -79,7 +82,7 @@ impl OpenObjects {
                         "it was replaced or changed while it was read",
                     ));
                 }
-                Ok(())
+                filled
             };
             let trouble = match attempt.await {
                 Ok(()) => return Ok(bufs),

@@ -266,6 +266,12 @@ async fn a_change_under_a_reader_is_noticed() {
             .await
             .unwrap_err();
         assert_eq!(error.kind(), Kind::Changed, "{options}: {error}");
+        let meta = store.head(&key).await.unwrap().unwrap();
+        store.read_one(&key, &meta.version, 0, Buf::alone(4096)).await.unwrap();
+        let cut = async |file| session.resize(&file, 10).await;
+        session.write_to(&seat.folder, "disk", cut).await.unwrap();
+        let error = store.read_one(&key, &meta.version, 4096, Buf::alone(4096)).await;
+        assert_eq!(error.unwrap_err().kind(), Kind::Changed, "{options}");
         store.delete(&key).await.unwrap();
     }
     assert!(served.everything().is_empty());
