@@ -71,7 +71,7 @@ pub struct Namespace {
 }
 
 /// At which hosts staging storage may be.
-#[derive(Debug, Clone, ClapArgs)]
+#[derive(Debug, Clone, Default, ClapArgs)]
 pub struct StorageHosts {
     /// Opens staging storage at these hosts only: names, *.domain, addresses, networks (10.0.0.0/8), separated by commas; may
     /// be given several times. Default: any host but link-local and metadata addresses, which are never used.

@@ -2,7 +2,7 @@
 
 mod hypervisor;
 mod secret;
-mod storage;
+pub mod storage;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -15,7 +15,6 @@ use vmferry_api::{MigrationStorage, Provider, Secret};
 use vmferry_engine::port::Connector;
 use vmferry_provider::Hypervisor;
 use vmferry_staging::limit::Bucket;
-use vmferry_staging::retry::Retrying;
 use vmferry_staging::{HostPolicy, StagingStore};
 
 type Slot = Arc<OnceCell<Arc<dyn Hypervisor>>>;
@@ -75,8 +74,7 @@ impl Connector for Wiring {
         storage: &MigrationStorage,
         secret: Option<&Secret>,
     ) -> Result<Arc<dyn StagingStore>, vmferry_staging::Error> {
-        let store = storage::open(storage, secret, &self.hosts)?;
-        Ok(Arc::new(Retrying::new(store)))
+        storage::open(storage, secret, &self.hosts)
     }
 
     fn bandwidth(&self) -> Option<Arc<Bucket>> {

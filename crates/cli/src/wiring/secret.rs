@@ -1,5 +1,7 @@
 //! The values in a Secret.
 
+use std::collections::BTreeMap;
+
 use secrecy::SecretString;
 use vmferry_api::Secret;
 use vmferry_api::manifest::key_of;
@@ -52,6 +54,12 @@ impl<'s> Values<'s> {
     pub fn line(self, key: &str) -> Result<Option<String>, NotText> {
         let text = self.text(key)?;
         Ok(text.map(|text| text.trim_end_matches(['\r', '\n']).to_owned()))
+    }
+
+    /// Those of these values that are there, as they are.
+    pub fn texts(self, keys: &[&'static str]) -> Result<BTreeMap<&'static str, String>, NotText> {
+        let text = |key: &&'static str| self.text(key).transpose().map(|text| Ok((*key, text?)));
+        keys.iter().filter_map(text).collect()
     }
 
     /// A line that nobody may see.

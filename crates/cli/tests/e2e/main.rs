@@ -13,4 +13,5 @@ mod hints;
 mod refusals;
 mod restart;
 mod retry;
+mod stores;
 mod support;

@@ -18,9 +18,10 @@ pub(crate) fn act(run: &mut Run) -> BoxFuture<'_, Result<Outcome, Trouble>> {
     async move {
         check_storage(&run.spec().storage)?;
         run.bandwidth_limit()?;
+        // First what needs no host to answer.
+        let staging = run.staging().await?;
         let source = run.source().await?;
         let target = run.target().await?;
-        let staging = run.staging().await?;
         conflict::check(run).await?;
         pending::label(run).await?;
 

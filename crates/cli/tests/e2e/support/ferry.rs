@@ -65,8 +65,19 @@ impl Ferry {
         self.start_files(&[&manifests])
     }
 
+    /// Starts `vmferry run` on a crossing with more arguments.
+    pub fn start_with(&self, crossing: &Crossing, more: &[&str]) -> Ran {
+        let manifests = self.write(&format!("{}.yaml", crossing.name), &crossing.to_yaml());
+        self.start_all(&[&manifests], more)
+    }
+
     /// Starts `vmferry run` on files.
     pub fn start_files(&self, files: &[&Path]) -> Ran {
+        self.start_all(files, &[])
+    }
+
+    /// Starts `vmferry run` on files with more arguments.
+    pub fn start_all(&self, files: &[&Path], more: &[&str]) -> Ran {
         let mut args = vec!["run".to_owned(), "--verify".to_owned(), "readback".to_owned()];
         args.extend([
             "--timeout".to_owned(),
@@ -77,6 +88,7 @@ impl Ferry {
         for file in files {
             args.extend(["-f".to_owned(), file.display().to_string()]);
         }
+        args.extend(more.iter().map(ToString::to_string));
         self.spawn(&args)
     }
 

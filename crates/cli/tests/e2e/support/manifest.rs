@@ -3,6 +3,8 @@
 use serde_json::{Value, json};
 use vmferry_testkit::{Host, Kind};
 
+use super::Place;
+
 const API: &str = "infra.virtrigaud.io/v1beta1";
 
 /// A VM of provider `a` moves to provider `b`. Everything can be changed before it is written.
@@ -18,6 +20,8 @@ pub struct Crossing {
     pub providers: Vec<(String, Value)>,
     /// Secrets, by name.
     pub secrets: Vec<(String, Value)>,
+    /// Annotations of the `VMMigration`.
+    pub annotations: Value,
 }
 
 impl Crossing {
@@ -39,6 +43,7 @@ impl Crossing {
                 ("b".to_owned(), provider(&to.uri())),
             ],
             secrets: Vec::new(),
+            annotations: json!({}),
         }
     }
 
@@ -46,6 +51,20 @@ impl Crossing {
     #[must_use]
     pub fn set(mut self, field: &str, value: Value) -> Self {
         self.spec[field] = value;
+        self
+    }
+
+    /// Goes by this staging storage.
+    #[must_use]
+    pub fn by(mut self, place: &Place) -> Self {
+        self.secrets.push(("staging".to_owned(), place.secret()));
+        self.set("storage", place.storage())
+    }
+
+    /// Moves at most so many bytes a second.
+    #[must_use]
+    pub fn limit(mut self, rate: &str) -> Self {
+        self.annotations["migration.virtrigaud.io/bandwidth-limit"] = json!(rate);
         self
     }
 
@@ -99,8 +118,9 @@ impl Crossing {
                 json!({ "apiVersion": API, "kind": "VirtualMachine", "metadata": meta(self.vm_name()), "spec": spec }),
             );
         }
-        documents
-            .push(json!({ "apiVersion": API, "kind": "VMMigration", "metadata": meta(&self.name), "spec": self.spec }));
+        let mut metadata = meta(&self.name);
+        metadata["annotations"] = self.annotations.clone();
+        documents.push(json!({ "apiVersion": API, "kind": "VMMigration", "metadata": metadata, "spec": self.spec }));
         documents
             .iter()
             .fold(String::new(), |text, document| format!("{text}---\n{document}\n"))

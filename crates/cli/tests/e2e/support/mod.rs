@@ -3,10 +3,12 @@
 mod ferry;
 mod lab;
 mod manifest;
+mod place;
 mod record;
 
 pub use ferry::{Ferry, Ran};
 pub use lab::Lab;
 pub use manifest::Crossing;
+pub use place::Place;
 pub use record::{PHASES, Record};
 pub use vmferry_testkit::Proxy;

@@ -1,0 +1,145 @@
+//! VMs cross by every kind of storage, and what is staged is an ordinary image.
+
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use vmferry_testkit::{Counters, DiskSpec, Format, GuestSpec, MIB, files_below, image, run};
+
+use crate::support::{Crossing, Lab, Place};
+
+/// A running VM with two disks crosses as of one instant; nothing stays in the storage, and its credentials show nowhere.
+#[track_caller]
+fn crosses(place: &Place, target: &str) {
+    let lab = Lab::session();
+    let spec = GuestSpec::micro("traveller")
+        .disk(DiskSpec::qcow2(64 * MIB).noise(24 * MIB))
+        .disk(DiskSpec::raw(24 * MIB).noise(4 * MIB));
+    let source = lab.board(&spec);
+    let before = lab.look();
+    let crossing = lab
+        .crossing("traveller")
+        .by(place)
+        .set("targetDiskFormat", json!(target));
+    let outcome = lab.ferry.run(&crossing);
+    outcome.ready();
+
+    let arrival = lab.assert_only_arrived(&before);
+    assert_eq!(
+        place.everything(),
+        Vec::<String>::new(),
+        "something stays in the storage"
+    );
+    let disks = &arrival.guest.disks;
+    let counters = arrival.assert_booted(&source);
+    counters.assert_consistent_with(Counters::read_second_disk(&disks[1].0, disks[1].1));
+    let record = lab.ferry.record("m");
+    let url = record.status("intermediateStorageURL");
+    assert!(
+        url.starts_with(&place.url()),
+        "{url} does not start with {}",
+        place.url()
+    );
+    assert_eq!(record.status("retryAttempts"), "");
+    let described = lab.ferry.command(&["describe", "m"]).text;
+    assert!(described.contains("Upload to storage started; "), "{described}");
+
+    let Some(hidden) = place.hidden() else { return };
+    let state = files_below(&lab.ferry.state());
+    let state = state
+        .iter()
+        .map(|path| String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned());
+    for said in state.chain([outcome.text, described]) {
+        assert!(!said.contains(&hidden), "a secret shows in: {said}");
+    }
+}
+
+/// What is staged of a VM that is shut off is its disk, for any tool that can get it.
+#[track_caller]
+fn stays_as_an_ordinary_image(place: &Place) {
+    let lab = Lab::session();
+    let source = lab
+        .a
+        .define(&GuestSpec::micro("traveller").disk(DiskSpec::qcow2(64 * MIB).noise(20 * MIB)));
+    let before = lab.look();
+    let crossing = lab
+        .crossing("traveller")
+        .by(place)
+        .set("cleanupPolicy", json!({ "deleteIntermediate": false }));
+    lab.ferry.run(&crossing).ready();
+
+    let arrival = lab.assert_only_arrived(&before);
+    let (from, to) = (&source.disks[0], &arrival.guest.disks[0]);
+    image::assert_same(&from.0, from.1, &to.0, to.1);
+    let record = lab.ferry.record("m");
+    let url = record.status("intermediateStorageURL");
+    let key = url.split_once("/default/").unwrap().1;
+    let other: Vec<_> = place
+        .everything()
+        .into_iter()
+        .filter(|name| !name.contains(key) && !url.contains(&**name) && !format!("/buckets/{url}").contains(&**name))
+        .collect();
+    assert!(other.is_empty(), "more than the object stays: {other:?}");
+
+    let fetched = lab.ferry.path().join("fetched.qcow2");
+    place.fetch(&url, &fetched);
+    image::assert_sound(&fetched);
+    image::assert_same(&from.0, from.1, &fetched, Format::Qcow2);
+    let sum = run(Command::new("sha256sum").arg(&fetched));
+    let sum = format!("sha256:{}", sum.split(' ').next().unwrap());
+    assert_eq!(record.status("checksum"), sum);
+}
+
+macro_rules! places {
+    ($($name:ident: $place:expr, $target:literal;)*) => {
+        $(mod $name {
+            use super::*;
+
+            #[test]
+            fn a_running_vm_crosses() {
+                crosses(&$place, $target);
+            }
+
+            #[test]
+            fn what_is_staged_is_an_ordinary_image() {
+                stays_as_an_ordinary_image(&$place);
+            }
+        })*
+    };
+}
+
+places! {
+    s3: Place::s3(), "qcow2";
+    apache: Place::apache(), "raw";
+    nginx: Place::nginx(), "qcow2";
+    nfs3: Place::nfs3(), "raw";
+    nfs4: Place::nfs4(), "qcow2";
+}
+
+/// Two migrations keep to one rate together.
+#[test]
+fn all_migrations_together_keep_to_the_limit() {
+    let lab = Lab::session();
+    let spec = |name: &str| GuestSpec::micro(name).disk(DiskSpec::qcow2(32 * MIB).noise(16 * MIB));
+    lab.a.define(&spec("one"));
+    lab.a.define(&spec("two"));
+    let before = lab.look();
+    let [one, two] = [("m-one", "one", "arrived"), ("m-two", "two", "arrived2")]
+        .map(|(name, vm, target)| lab.crossing_as(name, vm, target));
+    // One of them declares the Providers for both.
+    let two = Crossing {
+        providers: Vec::new(),
+        ..two
+    };
+    let both = [one, two].map(|crossing| crossing.to_yaml()).concat();
+    let manifests = lab.ferry.write("both.yaml", &both);
+    let since = Instant::now();
+    lab.ferry
+        .start_all(&[&manifests], &["--bandwidth-limit", "16MiB"])
+        .end()
+        .ready();
+    // 32 MiB there and 32 MiB back.
+    assert!(since.elapsed() > Duration::from_millis(3900), "{:?}", since.elapsed());
+    lab.assert_arrived_and(&before, &["arrived", "arrived2"], &[]);
+}
