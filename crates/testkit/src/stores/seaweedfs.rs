@@ -1,4 +1,7 @@
 //! SeaweedFS: one process that serves S3.
+//!
+//! Each has an address of its own in 127/8, and ports from below those that the system hands out: it asks for eight of them, and
+//! takes seconds to bind the last.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -7,15 +10,42 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
-use super::server::{Server, free_port, listens, program};
+use super::server::{Server, program};
 use crate::command::Must;
 
-/// An S3 server on 127.0.0.1, with one bucket and the key of [`SeaweedFs::KEY`].
+/// An S3 server on a loopback address, with one bucket and the key of [`SeaweedFs::KEY`].
 #[derive(Debug)]
 pub struct SeaweedFs {
     server: Server,
-    s3: u16,
-    filer: u16,
+    address: Ipv4Addr,
+    /// The first of its ports, in the order of [`PORT_NAMES`].
+    first: u16,
+}
+
+/// Ports that the system gives to nobody by itself.
+const PORTS: std::ops::Range<u16> = 10_000..32_000;
+/// What the ports are for, as SeaweedFS calls them.
+const PORT_NAMES: [&str; 8] = [
+    "s3.port",
+    "filer.port",
+    "s3.port.grpc",
+    "filer.port.grpc",
+    "master.port",
+    "master.port.grpc",
+    "volume.port",
+    "volume.port.grpc",
+];
+
+impl Drop for SeaweedFs {
+    fn drop(&mut self) {
+        self.server.kill();
+        // It puts sockets there, named after its ports, and leaves them. Most of these names do not exist.
+        for (name, port) in PORT_NAMES.iter().zip(self.first..) {
+            let role = name.split('.').next().unwrap_or_default();
+            let _ = fs::remove_file(format!("/tmp/seaweedfs-{role}-{port}.sock"));
+            let _ = fs::remove_file(format!("/tmp/seaweedfs-{role}-grpc-{port}.sock"));
+        }
+    }
 }
 
 /// Somebody who may use the server.
@@ -54,17 +84,17 @@ impl SeaweedFs {
         fs::write(&config, text).must("write SeaweedFS's identities");
         let data = server.folder().join("data");
         fs::create_dir(&data).must("make SeaweedFS's folder");
-        let (s3, filer) = (free_port(), free_port());
+        let [_, b, c, d] = rand::random::<[u8; 4]>();
+        let address = Ipv4Addr::new(127, b, c, d.clamp(2, 250));
+        let first = rand::random_range(PORTS);
+        let (s3, filer) = (first, first + 1);
         let mut command = Command::new(program("weed"));
         command
             .arg("server")
             .arg(format!("-dir={}", data.display()))
-            .args([
-                "-ip=127.0.0.1",
-                "-ip.bind=127.0.0.1",
-                "-volume.max=0",
-                "-master.volumeSizeLimitMB=1024",
-            ])
+            .arg(format!("-ip={address}"))
+            .arg(format!("-ip.bind={address}"))
+            .args(["-volume.max=0", "-master.volumeSizeLimitMB=1024"])
             .args([
                 "-s3",
                 "-s3.iam=false",
@@ -73,35 +103,27 @@ impl SeaweedFs {
                 "-master.telemetry=false",
             ])
             .arg(format!("-s3.config={}", config.display()))
-            .arg(format!("-s3.port={s3}"))
-            .arg(format!("-filer.port={filer}"))
             // A Go program takes what it gets: this keeps it near 200 MiB.
             .env("GOMEMLIMIT", "200MiB")
             .env("GOGC", "50");
-        for port in [
-            "s3.port.grpc",
-            "filer.port.grpc",
-            "master.port",
-            "master.port.grpc",
-            "volume.port",
-            "volume.port.grpc",
-        ] {
-            command.arg(format!("-{port}={}", free_port()));
+        for (name, port) in PORT_NAMES.iter().zip(first..) {
+            command.arg(format!("-{name}={port}"));
         }
+        let listens = |port| TcpStream::connect((address, port)).is_ok();
         server.start(&mut command, || listens(s3) && listens(filer));
-        let server = Self { server, s3, filer };
+        let server = Self { server, address, first };
         server.make_bucket(Self::BUCKET);
         server
     }
 
-    /// The endpoint: `http://127.0.0.1:port`.
+    /// The endpoint: `http://address:port`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address())
     }
 
-    /// `127.0.0.1:port`.
+    /// `address:port`.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.s3)
+        format!("{}:{}", self.address, self.first)
     }
 
     /// Its process id.
@@ -147,7 +169,7 @@ impl SeaweedFs {
 
     /// A request to the filer, which has no keys: status and body.
     fn filer(&self, method: &str, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.filer)).must("reach SeaweedFS's filer");
+        let mut stream = TcpStream::connect((self.address, self.first + 1)).must("reach SeaweedFS's filer");
         stream
             .set_read_timeout(Some(Duration::from_secs(30)))
             .must("set a limit");

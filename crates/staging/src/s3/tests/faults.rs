@@ -255,9 +255,8 @@ async fn a_server_gets_parts_in_the_manner_that_it_takes() {
     // No uploads with checksums, and no part that the signature does not cover.
     way.front
         .on(on("POST", "uploads=", refused(501, "NotImplemented")).once());
-    way.front.on(way
-        .on("PUT", "partNumber=", refused(400, "XAmzContentSHA256Mismatch"))
-        .once());
+    way.front
+        .on(on("PUT", "partNumber=", refused(400, "XAmzContentSHA256Mismatch")).once());
     let clauses = way.store.check(0).await.unwrap();
     assert!(
         clauses.iter().any(|clause| clause.contains("wants signed parts")),
