@@ -19,6 +19,8 @@ const LIST: &str = r#"<?xml version="1.0" encoding="utf-8"?><D:propfind xmlns:D=
 const LOCK: &str = r#"<?xml version="1.0" encoding="utf-8"?><D:lockinfo xmlns:D="DAV:"><D:lockscope><D:exclusive/></D:lockscope><D:locktype><D:write/></D:locktype></D:lockinfo>"#;
 /// The longest list of a folder that is read, in bytes. A longer one is of a folder that is not empty.
 const LONGEST: usize = 64 << 10;
+/// How many folders are made in a row, while others remove them again.
+const DEEPEST: usize = 300;
 /// How often folders are made for one file, while others remove them because they are empty.
 const TRIES: u32 = 4;
 
@@ -37,9 +39,10 @@ impl Server {
         Ok(made)
     }
 
-    /// Makes a folder and those that lead to it, up to the root of the server; gives those that were made, the deepest first.
+    /// Makes a folder and those that lead to it, from the root of the server on; gives the paths of those that were made, the deepest
+    /// first.
     pub(super) async fn make_folder(&self, path: &str) -> Result<Vec<String>, Trouble> {
-        let mut missing = vec![path.to_owned()];
+        let mut missing = vec![self.url(path).path().to_owned()];
         let mut made = Vec::new();
         while let Some(folder) = missing.last() {
             let answer = self.ask(&method("MKCOL"), folder, HeaderMap::new(), None).await?;
@@ -50,11 +53,8 @@ impl Server {
                 }
                 // It exists. RFC 4918, section 9.3.1.
                 StatusCode::METHOD_NOT_ALLOWED => drop(missing.pop()),
-                StatusCode::CONFLICT | StatusCode::NOT_FOUND if folder.contains('/') && missing.len() < 64 => {
+                StatusCode::CONFLICT | StatusCode::NOT_FOUND if folder != "/" && missing.len() < DEEPEST => {
                     let above = parent(folder).to_owned();
-                    if above == *folder {
-                        return Err(self.refusal(&method("MKCOL"), folder, &answer));
-                    }
                     missing.push(above);
                 }
                 _ => return Err(self.refusal(&method("MKCOL"), folder, &answer)),
@@ -171,7 +171,14 @@ mod tests {
 
     #[test]
     fn folders_have_folders() {
-        for (path, above) in [("a/b/c", "a/b/"), ("a/b/", "a/"), ("a/", ""), ("a", ""), ("", "")] {
+        for (path, above) in [
+            ("a/b/c", "a/b/"),
+            ("a/b/", "a/"),
+            ("a/", ""),
+            ("a", ""),
+            ("", ""),
+            ("/a/", "/"),
+        ] {
             assert_eq!(parent(path), above, "{path:?}");
         }
     }

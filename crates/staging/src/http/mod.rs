@@ -123,7 +123,8 @@ impl HttpStore {
     }
 
     async fn prune(&self, key: &ObjectKey) {
-        let folders: Vec<&str> = Names::of(key).folders().collect();
+        let folders = Names::of(key).folders();
+        let folders: Vec<&str> = folders.iter().map(String::as_str).collect();
         self.server.prune(&folders).await;
     }
 }

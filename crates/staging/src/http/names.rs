@@ -48,10 +48,13 @@ impl<'a> Names<'a> {
         format!("{}.{}.note", self.folder, self.name)
     }
 
-    /// The folders that the key leads through, the deepest first.
-    pub(super) fn folders(&self) -> impl Iterator<Item = &'a str> {
-        let folder = self.folder;
-        folder.rmatch_indices('/').map(move |(at, _)| &folder[..=at])
+    /// The folders that may be empty when nothing is left of the object, the deepest first.
+    pub(super) fn folders(&self) -> Vec<String> {
+        let leading = self
+            .folder
+            .rmatch_indices('/')
+            .map(|(at, _)| self.folder[..=at].to_owned());
+        std::iter::once(self.segments()).chain(leading).collect()
     }
 }
 
@@ -71,9 +74,9 @@ mod tests {
         assert_eq!(names.object(), "a/b/disk");
         assert_eq!(names.uploads(), "a/b/.disk.parts/");
         assert_eq!(names.note(), "a/b/.disk.note");
-        assert_eq!(names.folders().collect::<Vec<_>>(), ["a/b/", "a/"]);
+        assert_eq!(names.folders(), ["a/b/disk.parts/", "a/b/", "a/"]);
         let key: ObjectKey = "disk".parse().unwrap();
         assert_eq!(Names::of(&key).segments(), "disk.parts/");
-        assert_eq!(Names::of(&key).folders().count(), 0);
+        assert_eq!(Names::of(&key).folders(), ["disk.parts/"]);
     }
 }

@@ -10,7 +10,7 @@ use crate::web::Trouble;
 const LONGEST: usize = 4 << 20;
 
 pub(super) async fn read(server: &Server, key: &ObjectKey) -> Result<Option<String>, Trouble> {
-    server.text(&Names::of(key).note(), LONGEST).await
+    server.settled_text(&Names::of(key).note(), LONGEST).await
 }
 
 pub(super) async fn write(server: &Server, key: &ObjectKey, text: &str) -> Result<(), Trouble> {

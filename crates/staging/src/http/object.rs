@@ -102,8 +102,10 @@ pub(super) async fn head(server: &Server, known: &Manifests, key: &ObjectKey) ->
 pub(super) async fn delete(server: &Server, key: &ObjectKey) -> Result<(), Trouble> {
     let names = Names::of(key);
     server.delete(&names.object()).await?;
-    if manifest(server, &names).await?.is_some() {
-        server.delete(&names.segments()).await?;
+    if let Some(manifest) = manifest(server, &names).await? {
+        server
+            .delete(&format!("{}{}/", names.segments(), manifest.folder))
+            .await?;
         server.delete(&names.manifest()).await?;
     }
     Ok(())

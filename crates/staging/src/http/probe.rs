@@ -45,7 +45,8 @@ impl Server {
         };
         let outcome = self.probe_in(&folder).await;
         let swept = self.delete(&folder).await;
-        let made: Vec<&str> = made.iter().map(String::as_str).filter(|path| *path != folder).collect();
+        let own = self.url(&folder).path().to_owned();
+        let made: Vec<&str> = made.iter().map(String::as_str).filter(|path| *path != own).collect();
         self.prune(&made).await;
         let mode = outcome?;
         swept?;
@@ -72,7 +73,7 @@ impl Server {
             self.put_text(&a, "AAAABBCC").await?;
         }
         self.gives_ranges(&a).await?;
-        self.moves(&a, &b).await?;
+        self.moves(&a, &b, "").await?;
         self.put_text(&a, "other").await?;
         if self.rename(&a, &b).await? != Moved::Taken {
             return Err(Trouble::new(
@@ -84,7 +85,7 @@ impl Server {
         if !takes_ranges {
             let (from, to) = (format!("{folder}f/"), format!("{folder}g/"));
             self.put_text_below(&format!("{from}0"), "0").await?;
-            self.moves(&from, &to).await?;
+            self.moves(&from, &to, "0").await?;
         }
         let meta = self.head(&b).await?;
         match meta {
@@ -108,13 +109,19 @@ impl Server {
         Ok(if takes_ranges { Mode::Ranges } else { Mode::Segments })
     }
 
-    async fn moves(&self, from: &str, to: &str) -> Result<(), Trouble> {
-        match self.rename(from, to).await? {
-            Moved::Done => Ok(()),
-            // Done, and the answer was lost.
-            Moved::Nothing if self.head(to).await?.is_some() => Ok(()),
-            other => Err(Trouble::new(Kind::Unfit, format!("MOVE of a new file says {other:?}"))),
+    /// Moves what has a file of this name in it, or is it.
+    async fn moves(&self, from: &str, to: &str, file: &str) -> Result<(), Trouble> {
+        let moved = self.rename(from, to).await?;
+        if moved == Moved::Done || self.is_moved(from, to, file).await? {
+            return Ok(());
         }
+        Err(Trouble::new(Kind::Unfit, format!("MOVE of a new file says {moved:?}")))
+    }
+
+    /// Whether a move was done whose answer was lost.
+    pub(super) async fn is_moved(&self, from: &str, to: &str, file: &str) -> Result<bool, Trouble> {
+        let (from, to) = (format!("{from}{file}"), format!("{to}{file}"));
+        Ok(self.head(&from).await?.is_none() && self.head(&to).await?.is_some())
     }
 
     /// Whether ranges of a file can be written out of order, beyond its end too, and never make a file.

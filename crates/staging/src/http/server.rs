@@ -30,6 +30,9 @@ pub(super) use persist;
 /// How long a server may take to move or to remove what it has.
 const WORKING: Duration = Duration::from_mins(10);
 
+/// How often a file is read that is replaced meanwhile.
+const SETTLING: u32 = 20;
+
 /// A server and the folder on it below which everything is.
 #[derive(Debug)]
 pub(super) struct Server {
@@ -88,10 +91,15 @@ pub(super) fn method(name: &'static str) -> Method {
 }
 
 impl Server {
-    /// The URL of a path below the endpoint. Paths are made of keys and of names of ours, which need no escapes.
+    /// The URL of a path: below the endpoint, or on the server where it starts with a slash. Paths are made of keys, of names of
+    /// ours, which need no escapes, and of the endpoint's own.
     pub(super) fn url(&self, path: &str) -> Url {
         let mut url = self.base.clone();
-        url.set_path(&format!("{}{path}", self.base.path()));
+        if path.starts_with('/') {
+            url.set_path(path);
+        } else {
+            url.set_path(&format!("{}{path}", self.base.path()));
+        }
         url
     }
 
@@ -150,10 +158,26 @@ impl Server {
 
     /// A small file as text; `None` where there is none.
     pub(super) async fn text(&self, path: &str, most: usize) -> Result<Option<String>, Trouble> {
-        persist!(self.text_once(path, most))
+        let found = persist!(self.text_once(path, most))?;
+        Ok(found.map(|(text, _)| text))
     }
 
-    async fn text_once(&self, path: &str, most: usize) -> Result<Option<String>, Trouble> {
+    /// A small file that may be replaced at any time, as it was at one time.
+    ///
+    /// Apache looks at a file's length and then opens it: what comes may be the front of the next one.
+    pub(super) async fn settled_text(&self, path: &str, most: usize) -> Result<Option<String>, Trouble> {
+        for _ in 0..SETTLING {
+            let Some((text, tag)) = persist!(self.text_once(path, most))? else {
+                return Ok(None);
+            };
+            if self.head(path).await?.is_some_and(|meta| meta.tag == tag) {
+                return Ok(Some(text));
+            }
+        }
+        Err(Trouble::new(Kind::Busy, "it is replaced all the time"))
+    }
+
+    async fn text_once(&self, path: &str, most: usize) -> Result<Option<(String, Tag)>, Trouble> {
         let answer = self.ask(&Method::GET, path, HeaderMap::new(), None).await?;
         match answer.status() {
             StatusCode::NOT_FOUND | StatusCode::GONE => return Ok(None),
@@ -161,6 +185,7 @@ impl Server {
             _ => return Err(self.refusal(&Method::GET, path, &answer)),
         }
         let claimed = answer.header(CONTENT_LENGTH).and_then(|len| len.parse::<usize>().ok());
+        let tag = Tag::of(&answer);
         let text = answer.text(most + 1).await?;
         if text.len() > most {
             let detail = format!("it is longer than {most} bytes: none of ours");
@@ -171,7 +196,7 @@ impl Server {
                 let detail = format!("{} of {claimed} bytes came", text.len());
                 Err(Trouble::new(Kind::Unreachable, detail))
             }
-            _ => Ok(Some(text)),
+            _ => Ok(Some((text, tag))),
         }
     }
 
@@ -231,48 +256,44 @@ impl Server {
 
     /// Gives a file or folder another name in the same folder or in one that exists, unless there is something of that name.
     ///
-    /// It may be tried again after it was done and the answer was lost: then it says [`Moved::Nothing`].
+    /// It may be tried again after it was done and the answer was lost: then it says [`Moved::Nothing`] or [`Moved::Taken`], by what
+    /// the server looks at first.
     pub(super) async fn rename(&self, from: &str, to: &str) -> Result<Moved, Trouble> {
-        match self.rename_to(from, self.url(to).as_str()).await {
-            // A server behind a proxy may know itself by another scheme or name. Then it is given the path alone, which RFC 4918,
-            // section 10.3, allows and not every server takes.
-            Err(Reply::Unlike) => match self.rename_to(from, self.url(to).path()).await {
-                Err(Reply::Unlike) => Err(Trouble::new(Kind::Unfit, "the server does not take its own address in a MOVE")
-                    .remedy("let the proxy before the server pass on Host and the scheme, or set spec.storage.endpoint to the server")),
-                Err(Reply::Trouble(trouble)) => Err(trouble),
-                Ok(moved) => Ok(moved),
-            },
-            Err(Reply::Trouble(trouble)) => Err(trouble),
-            Ok(moved) => Ok(moved),
+        let url = self.url(to);
+        let mut names = vec![url.to_string(), url.path().to_owned()];
+        // Behind a proxy a server may know itself by another scheme: then it refuses its own address. Some take the path alone, which
+        // RFC 4918, section 10.3, allows; Apache does not.
+        if let Some(rest) = names[0].strip_prefix("https://") {
+            names.insert(1, format!("http://{rest}"));
         }
+        for name in names {
+            if let Some(moved) = self.rename_to(from, &name).await? {
+                return Ok(moved);
+            }
+        }
+        Err(Trouble::new(
+            Kind::Unfit,
+            "the server does not take its own address as the destination of a MOVE",
+        )
+        .remedy(
+            "let the proxy before the server pass on Host and the scheme, or set spec.storage.endpoint to the server",
+        ))
     }
 
-    async fn rename_to(&self, from: &str, destination: &str) -> Result<Moved, Reply> {
+    /// `None` where the server does not see itself in the destination.
+    async fn rename_to(&self, from: &str, destination: &str) -> Result<Option<Moved>, Trouble> {
         let fields = headers([
             (HeaderName::from_static("destination"), destination.to_owned()),
             (HeaderName::from_static("overwrite"), "F".to_owned()),
         ])?;
-        let moved = self.call(method("MOVE"), from, &fields, |answer| match answer.status() {
+        self.call(method("MOVE"), from, &fields, |answer| match answer.status() {
             StatusCode::OK | StatusCode::CREATED | StatusCode::NO_CONTENT => Some(Some(Moved::Done)),
             StatusCode::PRECONDITION_FAILED => Some(Some(Moved::Taken)),
             StatusCode::NOT_FOUND | StatusCode::GONE => Some(Some(Moved::Nothing)),
             StatusCode::BAD_REQUEST | StatusCode::BAD_GATEWAY => Some(None),
             _ => None,
-        });
-        moved.await?.ok_or(Reply::Unlike)
-    }
-}
-
-/// Why something was not moved.
-enum Reply {
-    /// The server does not see itself in the destination.
-    Unlike,
-    Trouble(Trouble),
-}
-
-impl From<Trouble> for Reply {
-    fn from(trouble: Trouble) -> Self {
-        Self::Trouble(trouble)
+        })
+        .await
     }
 }
 

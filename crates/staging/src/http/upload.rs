@@ -292,9 +292,9 @@ async fn complete_file(server: &Server, names: &Names<'_>, upload: Upload, len: 
     }
     match server.rename(&path, &names.object()).await? {
         Moved::Done => Ok(()),
-        Moved::Taken => Err(taken(server, &names.object())),
         // It has its name already, and the answer that said so was lost.
-        Moved::Nothing if server.head(&names.object()).await? == Some(meta) => Ok(()),
+        _ if server.head(&path).await?.is_none() && server.head(&names.object()).await? == Some(meta) => Ok(()),
+        Moved::Taken => Err(taken(server, &names.object())),
         Moved::Nothing => Err(gone()),
     }
 }
@@ -313,10 +313,12 @@ async fn complete_segments(server: &Server, names: &Names<'_>, upload: Upload, l
         }
     }
     if folder != visible {
-        make_place(server, names, upload).await?;
+        // What an abort finds if this ends here.
+        server.put_text(&names.pointer(), &upload.folder()).await?;
+        server.make_folder(&names.segments()).await?;
         match server.rename(&folder, &visible).await? {
             Moved::Done => {}
-            Moved::Nothing if server.head(&format!("{visible}{}", upload.mark())).await?.is_some() => {}
+            _ if server.is_moved(&folder, &visible, upload.mark()).await? => {}
             Moved::Nothing => return Err(gone()),
             Moved::Taken => return Err(taken(server, &visible)),
         }
@@ -331,8 +333,7 @@ async fn complete_segments(server: &Server, names: &Names<'_>, upload: Upload, l
         Moved::Nothing | Moved::Taken if is_completed(server, names, upload).await? => {}
         Moved::Nothing => return Err(gone()),
         Moved::Taken => {
-            // The folder is ours: we made it.
-            server.delete(&names.segments()).await?;
+            server.delete(&visible).await?;
             return Err(taken(server, &names.manifest()));
         }
     }
@@ -358,20 +359,6 @@ async fn describe(server: &Server, folder: &str, upload: Upload, len: u64) -> Re
     Ok(manifest)
 }
 
-/// Makes the folder of the segments, which must not exist unless an earlier try of this upload made it.
-async fn make_place(server: &Server, names: &Names<'_>, upload: Upload) -> Result<(), Trouble> {
-    let earlier = server.text(&names.pointer(), 64).await?;
-    if earlier.as_deref() != Some(&*upload.folder()) {
-        server.put_text(&names.pointer(), &upload.folder()).await?;
-    }
-    let made = server.make_folder(&names.segments()).await?;
-    if made.is_empty() && earlier.as_deref() != Some(&*upload.folder()) {
-        server.delete(&names.pointer()).await?;
-        return Err(taken(server, &names.segments()));
-    }
-    Ok(())
-}
-
 /// Removes every upload of a key, and what one left that was about to be completed.
 pub(super) async fn abort(server: &Server, key: &ObjectKey) -> Result<(), Trouble> {
     let names = Names::of(key);
@@ -379,12 +366,8 @@ pub(super) async fn abort(server: &Server, key: &ObjectKey) -> Result<(), Troubl
     let about = about.and_then(|folder| Upload::parse(&format!("s-{folder}-1-1")));
     if let Some(upload) = about
         && !is_completed(server, &names, upload).await?
-        && server
-            .head(&format!("{}{}", upload.visible(&names), upload.mark()))
-            .await?
-            .is_some()
     {
-        server.delete(&names.segments()).await?;
+        server.delete(&upload.visible(&names)).await?;
     }
     server.delete(&names.uploads()).await?;
     Ok(())
