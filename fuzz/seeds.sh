@@ -134,7 +134,7 @@ text journal upload '"2~abc"'
 text journal object '{"len":0,"state":"AAAA","tail":""}'
 text journal content '{"capacity":1048576,"position":0,"leaves":[]}'
 text journal writer '{"fingerprint":"streamOptimized/1 1048576 lsilogic deflate-abadbd36","capacity":1048576,"adapter":"lsilogic","stage":"Started","len":65536,"next":0,"current":0,"directory":"","table":""}'
-text journal reader '{"at":11776,"head":{"capacity":601,"grain":128,"adapter":null,"expected":null},"progress":{"grains":1,"next":128,"disorder":false,"footer":false,"end":false}}'
+text journal reader '{"at":11776,"head":{"capacity":601,"grain":128,"adapter":null,"expected":null},"progress":{"grains":1,"next":128,"disorder":false,"directory":false,"footer":false,"end":false}}'
 cp "$OLDPWD"/../crates/api/tests/manifests/* "$seeds/manifests/"
 
 cat > "$seeds/libvirt_xml/domain" <<'D'

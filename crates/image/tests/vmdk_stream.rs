@@ -343,6 +343,7 @@ fn a_state_of_another_encoder_or_a_damaged_one_is_not_taken_up() {
         ("adapter", "ide".into()),
         ("len", 1.into()),
         ("len", 0.into()),
+        ("len", (1u64 << 63).into()),
         ("current", 64.into()),
         ("next", u64::MAX.into()),
         ("table", "!".into()),
@@ -374,6 +375,21 @@ fn what_compresses_is_compressed_and_what_does_not_is_stored() {
 fn packing_is_known() {
     let fingerprint = Writer::new(1 << 20, Adapter::LsiLogic).unwrap().fingerprint();
     assert_eq!(fingerprint, "streamOptimized/1 1048576 lsilogic deflate-abadbd36");
+}
+
+/// A disk whose file lost its end to zeros: they say that the stream ends.
+#[test]
+fn an_end_of_zeros_is_no_end() {
+    let mut file = write(
+        4 * GRAIN,
+        &noise(1, 4 * GRAIN as usize),
+        &AllocationMap::full(4 * GRAIN),
+        2,
+    );
+    assert!(read(&file, 4096).is_ok());
+    file[65536 + 2 * 66048..].fill(0);
+    let error = read(&file, 4096).unwrap_err();
+    assert_eq!(error.kind(), Kind::Corrupt, "{error}");
 }
 
 /// A sound file of two grains, at 64 KiB and at 66048 bytes, changed in one place.

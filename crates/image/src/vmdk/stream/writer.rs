@@ -215,6 +215,7 @@ impl Writer {
             && writer.current < tables as u64
             && writer.next <= writer.capacity
             && writer.len.is_multiple_of(SECTOR)
+            && writer.len <= 2 * MAX_FILE
             && (writer.stage == Stage::Fresh) == (writer.len == 0);
         sound.then_some(writer)
     }

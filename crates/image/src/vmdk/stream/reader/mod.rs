@@ -51,8 +51,9 @@ pub struct Facts {
 
 /// Decodes a streamOptimized VMDK front to back, whatever the sizes in which its bytes come: a state machine without I/O.
 ///
-/// Grains may come in any order, each once, as QEMU writes them with several tasks (`-W`). The end marker may be missing if
-/// there is another way to tell that the file is whole: a footer, or tables in front that name as many grains as came.
+/// Grains may come in any order, each once, as QEMU writes them with several tasks (`-W`). A file is whole if its tables in front name
+/// as many grains as came, or if it has a footer, or a grain directory and an end marker. An end marker alone proves nothing: a
+/// file of which the end was never written has zeros there, which say the same.
 /// Grain tables that follow their grains must agree with where the grains were.
 ///
 /// After an error nothing more can be read.
@@ -90,6 +91,7 @@ struct Progress {
     /// The first sector of the disk after the last grain in order.
     next: u64,
     disorder: bool,
+    directory: bool,
     footer: bool,
     end: bool,
 }
@@ -208,7 +210,11 @@ impl Reader {
             return Err(self.corrupt("it ends before its first grain"));
         };
         let Progress {
-            grains, footer, end, ..
+            grains,
+            directory,
+            footer,
+            end,
+            ..
         } = self.progress;
         if !matches!(self.stage, Stage::Marker | Stage::End) || !self.pending.is_empty() {
             return Err(self.corrupt("it is cut off"));
@@ -217,8 +223,10 @@ impl Reader {
             Some(expected) if expected != grains => {
                 return Err(self.corrupt(&format!("it holds {grains} grains, and its tables name {expected}")));
             }
-            None if !end && !footer => {
-                return Err(self.corrupt("it is cut off: there is no footer and no end marker"));
+            None if !footer && !(directory && end) => {
+                return Err(
+                    self.corrupt("it is cut off: there is no footer, and no grain directory with an end marker")
+                );
             }
             _ => {}
         }
@@ -251,7 +259,10 @@ impl Reader {
         };
         let fits =
             head.capacity <= limits.capacity / SECTOR && head.grain.is_power_of_two() && head.grain <= spec::MAX_GRAIN;
-        if !fits || !state.at.is_multiple_of(SECTOR) {
+        // No number so large that counting on could overflow.
+        let Progress { grains, next, .. } = state.progress;
+        let counts = state.at <= 1 << 60 && grains <= head.capacity && next <= 2 * head.capacity;
+        if !fits || !counts || !state.at.is_multiple_of(SECTOR) {
             return None;
         }
         reader.stage = if state.progress.end { Stage::End } else { Stage::Marker };
@@ -365,6 +376,7 @@ impl Reader {
         self.at += SECTOR;
         if let Stage::Directory(bytes) = self.stage {
             self.at += bytes;
+            self.progress.directory = true;
         }
         self.progress.end = matches!(self.stage, Stage::End);
         Ok(())
