@@ -55,7 +55,7 @@ impl Manner {
     /// In words.
     pub(super) fn describe(&self) -> &'static str {
         match self.first() {
-            Proof::Checksum if self.has_checksums() => "the server checks a CRC-64 of every part",
+            Proof::Checksum if self.has_checksums() => "every part carries a CRC-64 for the server to check",
             Proof::Checksum | Proof::Plain => {
                 "the server takes no checksums of parts: the object's SHA-256 is compared where it is read"
             }

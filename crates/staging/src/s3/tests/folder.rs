@@ -89,7 +89,7 @@ async fn a_check_tells_what_this_server_lacks() {
         clauses,
         [
             "the server lists no parts: an upload is taken up again from vmferry's own list",
-            "the server checks a CRC-64 of every part",
+            "every part carries a CRC-64 for the server to check",
             "the server lists no uploads: vmferry notes them down beside the object",
         ]
     );

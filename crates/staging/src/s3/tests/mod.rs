@@ -1,5 +1,6 @@
 mod faults;
 mod folder;
+mod given;
 mod seaweedfs;
 
 use std::sync::Arc;

@@ -52,7 +52,7 @@ async fn a_check_tells_what_the_server_can_and_leaves_nothing() {
         clauses,
         [
             "an upload is taken up again from the server's list of its parts",
-            "the server checks a CRC-64 of every part",
+            "every part carries a CRC-64 for the server to check",
         ]
     );
     assert!(weed.everything().is_empty(), "{:?}", weed.everything());
