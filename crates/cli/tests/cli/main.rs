@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+mod image;
 mod looking;
 mod running;
 mod support;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
 
-use crate::args::Format as Form;
+use crate::args::{Format as Form, StorageHosts};
 
 /// `vmferry image`.
 #[derive(Debug, ClapArgs)]
@@ -95,6 +95,8 @@ pub struct Access {
     /// Endpoint of s3:// places.
     #[arg(long, value_name = "URL")]
     pub endpoint: Option<String>,
+    #[command(flatten)]
+    pub hosts: StorageHosts,
 }
 
 /// How the outcome is shown.

@@ -8,18 +8,38 @@ use std::sync::Arc;
 
 use rustix::fs::OFlags;
 use vmferry_block::{LocalFile, ReadAt};
-use vmferry_image::{Image, ImageFormat, Limits, NoBacking, Source};
+use vmferry_image::{Image, ImageFormat, Limits, NoBacking, Opener, Source};
 
-use super::args::Input;
+use super::args::{Access, Input};
 use super::foreign::Server;
 use super::format::{FRONT, Format};
 use super::nbd::{self, Bytes};
-use super::place::Place;
+use super::place::{Object, Place};
 use super::pool::{Pool, name_of};
 use super::store;
 use crate::exit::Failure;
 
-/// An open image.
+/// An image that was found, and is not opened as a disk yet.
+pub struct Located {
+    /// Its format.
+    pub format: Format,
+    /// How messages call it.
+    pub name: String,
+    /// Bytes that its file takes on the disk, where that is known.
+    pub disk_usage: Option<u64>,
+    /// Its bytes.
+    pub content: Content,
+}
+
+/// What an image consists of.
+pub enum Content {
+    /// A file that vmferry reads, and who opens the others that it names.
+    File(Source, Box<dyn Opener>),
+    /// A disk that another process reads.
+    Disk(Arc<Image>, Option<Server>),
+}
+
+/// An image that is open as a disk.
 pub struct Opened {
     /// Its content.
     pub image: Arc<Image>,
@@ -27,49 +47,58 @@ pub struct Opened {
     pub format: Format,
     /// How messages call it.
     pub name: String,
-    /// Length of its file or object, where it has one, in bytes.
-    pub file_size: Option<u64>,
-    /// Bytes that its file takes on the disk, where that is known.
-    pub disk_usage: Option<u64>,
-    /// The process that reads it, if one does.
-    server: Option<Server>,
+    /// The process that reads it, if one does: it lives as long.
+    _server: Option<Server>,
 }
 
-impl Opened {
-    fn new(image: Image, format: Format, name: String) -> Self {
-        Self {
-            image: Arc::new(image),
-            format,
-            name,
-            file_size: None,
-            disk_usage: None,
-            server: None,
-        }
+impl Located {
+    /// Opens it as a disk, with all that it is made of.
+    pub async fn disk(self) -> Result<Opened, Failure> {
+        let (image, server) = match self.content {
+            Content::File(source, opener) => {
+                let image = Image::open(source, &*opener, Limits::default()).await;
+                (Arc::new(image.map_err(Failure::failed)?), None)
+            }
+            Content::Disk(image, server) => (image, server),
+        };
+        Ok(Opened {
+            image,
+            format: self.format,
+            name: self.name,
+            _server: server,
+        })
     }
 }
 
-/// Opens the image at `place`.
+/// Opens the image at `place` as a disk.
 pub async fn open(place: &Place, input: &Input) -> Result<Opened, Failure> {
+    locate(place, input).await?.disk().await
+}
+
+/// Finds the image at `place`.
+pub async fn locate(place: &Place, input: &Input) -> Result<Located, Failure> {
     let format = Format::of_place(place, input.format.as_deref(), "-f")?;
-    let believed = input.format.is_some();
-    match place {
-        Place::File(path) => open_file(path, format, believed, input).await,
-        Place::Nbd(export) => {
+    let name = place.to_string();
+    let content = match (place, format) {
+        (Place::File(path), _) => return locate_file(path, format, input).await,
+        (_, Format::Foreign(_)) => return Err(only_files(place, format)),
+        (Place::Nbd(export), Format::Native(native)) => {
             let client = nbd::connect(export).await?;
-            let name = place.to_string();
-            match format {
-                Format::Native(ImageFormat::Raw) => Ok(Opened::new(nbd::image(client, &name).await?, format, name)),
-                Format::Native(native) => alone(Arc::new(Bytes(client)), native, name).await,
-                Format::Foreign(_) => Err(only_files(place, format)),
+            match native {
+                ImageFormat::Raw => Content::Disk(Arc::new(nbd::image(client, &name).await?), None),
+                native => alone(Arc::new(Bytes(client)), native, &name),
             }
         }
-        Place::Store(object) => match format {
-            Format::Native(native) => {
-                alone(store::read(object, &input.access).await?, native, object.url.clone()).await
-            }
-            Format::Foreign(_) => Err(only_files(place, format)),
-        },
-    }
+        (Place::Store(object), Format::Native(native)) => {
+            alone(store::read(object, &input.access).await?, native, &name)
+        }
+    };
+    Ok(Located {
+        format,
+        name,
+        disk_usage: None,
+        content,
+    })
 }
 
 /// Opens the file of a copy that was just written.
@@ -78,41 +107,41 @@ pub async fn open_copy(path: &Path, format: ImageFormat) -> Result<Image, Failur
     let file = LocalFile::open(path).await.map_err(cannot)?;
     let mut source = Source::new(name_of(path), format, Arc::new(file));
     source.holes = None;
-    Image::open(source, &NoBacking, Limits::default())
-        .await
-        .map_err(Failure::failed)
+    let image = Image::open(source, &NoBacking, Limits::default()).await;
+    image.map_err(Failure::failed)
+}
+
+/// Opens the object of a copy that was just written.
+pub async fn open_object(object: &Object, format: ImageFormat, access: &Access) -> Result<Arc<Image>, Failure> {
+    let source = Source::new(object.url.clone(), format, store::read(object, access).await?);
+    let image = Image::open(source, &NoBacking, Limits::default()).await;
+    image.map(Arc::new).map_err(Failure::failed)
 }
 
 /// An image that must be one file.
-async fn alone(file: Arc<dyn ReadAt>, format: ImageFormat, name: String) -> Result<Opened, Failure> {
-    let size = file.size();
-    let source = Source::new(name.clone(), format, file);
-    let image = Image::open(source, &NoBacking, Limits::default())
-        .await
-        .map_err(Failure::failed)?;
-    let mut opened = Opened::new(image, Format::Native(format), name);
-    opened.file_size = Some(size);
-    Ok(opened)
+fn alone(file: Arc<dyn ReadAt>, format: ImageFormat, name: &str) -> Content {
+    Content::File(Source::new(name, format, file), Box::new(NoBacking))
 }
 
-async fn open_file(path: &Path, format: Format, believed: bool, input: &Input) -> Result<Opened, Failure> {
+async fn locate_file(path: &Path, format: Format, input: &Input) -> Result<Located, Failure> {
     let name = name_of(path);
     let cannot = |error: std::io::Error| Failure::failed(format!("cannot open image {name}: {error}"));
     let (file, front) = tokio::task::block_in_place(|| look(path)).map_err(cannot)?;
-    check_look(&name, format, believed, &front)?;
+    check_look(&name, format, input.format.is_some(), &front)?;
     let found = file.metadata().map_err(cannot)?;
-    let (image, server) = match format {
-        Format::Native(native) => (open_native(path, file, native, input).await?, None),
+    let content = match format {
+        Format::Native(native) => plain_file(path, file, native, input).await?,
         Format::Foreign(driver) => {
             let (server, image) = Server::open(file, driver, &name).await?;
-            (image, Some(server))
+            Content::Disk(Arc::new(image), Some(server))
         }
     };
-    let mut opened = Opened::new(image, format, name);
-    opened.file_size = found.is_file().then_some(found.len());
-    opened.disk_usage = found.is_file().then_some(found.blocks() * 512);
-    opened.server = server;
-    Ok(opened)
+    Ok(Located {
+        format,
+        name,
+        disk_usage: found.is_file().then_some(found.blocks() * 512),
+        content,
+    })
 }
 
 /// Opens a file and reads its front. Opening a pipe does not wait for its other end.
@@ -148,7 +177,7 @@ fn check_look(name: &str, format: Format, believed: bool, front: &[u8]) -> Resul
     )))
 }
 
-async fn open_native(path: &Path, file: File, format: ImageFormat, input: &Input) -> Result<Image, Failure> {
+async fn plain_file(path: &Path, file: File, format: ImageFormat, input: &Input) -> Result<Content, Failure> {
     let cannot = |error: std::io::Error| Failure::failed(format!("cannot open image {}: {error}", path.display()));
     let unrecorded = match &input.backing_format {
         None => None,
@@ -166,9 +195,7 @@ async fn open_native(path: &Path, file: File, format: ImageFormat, input: &Input
     };
     let mut source = Source::new(name_of(path), format, Arc::new(file));
     source.holes = holes;
-    Image::open(source, &pool, Limits::default())
-        .await
-        .map_err(Failure::failed)
+    Ok(Content::File(source, Box::new(pool)))
 }
 
 fn only_files(place: &Place, format: Format) -> Failure {

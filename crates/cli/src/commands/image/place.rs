@@ -48,6 +48,13 @@ impl Place {
         let Some((scheme, rest)) = url.filter(|(scheme, _)| is_scheme(scheme)) else {
             return Ok(Self::File(text.into()));
         };
+        // Said without the text: it may hold a password.
+        let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        if host.contains('@') {
+            return Err(Failure::bad_input(format!(
+                "a {scheme}:// place holds credentials; put them into a Secret and give it with --secret"
+            )));
+        }
         let object = |scheme| {
             let url = text.to_string_lossy().into_owned();
             Ok(Self::Store(Object { scheme, url }))
@@ -127,7 +134,7 @@ fn is_scheme(text: &str) -> bool {
 }
 
 /// Takes `%XX` for the byte that it means.
-fn decode(text: &str) -> Result<Vec<u8>, String> {
+pub fn decode(text: &str) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, after)) = rest.split_first() {
@@ -175,6 +182,8 @@ mod tests {
             let url = url.to_owned();
             assert_eq!(place(&url).unwrap(), Place::Store(Object { scheme, url }));
         }
+        let secret = place("https://me:hunter2@h/x").unwrap_err();
+        assert!(!secret.messages[0].contains("hunter2") && secret.messages[0].contains("--secret"));
         assert!(place("ssh://h/x").unwrap_err().messages[0].contains("./ssh://h/x"));
     }
 

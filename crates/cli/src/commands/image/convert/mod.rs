@@ -22,14 +22,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::TryStreamExt as _;
+use tokio_util::sync::CancellationToken;
 use vmferry_block::{AllocationMap, Digest};
 use vmferry_image::{Image, ImageFormat};
 
 use super::args::Convert;
 use super::format::Format;
 use super::open::{self, Opened};
-use super::place::Place;
-use super::{nbd, store};
+use super::place::{Object, Place};
+use super::{interrupted, nbd, store, unless};
 use crate::exit::{Code, Failure};
 use crate::output::{line, units};
 use digest::{Digests, Feed, Hasher};
@@ -53,31 +54,23 @@ struct Copied {
     digests: Digests,
 }
 
-/// Copies a disk.
-pub async fn convert(args: &Convert) -> Result<Code, Failure> {
+/// Copies a disk, or leaves nothing where `stop` is cancelled.
+pub async fn convert(args: &Convert, stop: &CancellationToken) -> Result<Code, Failure> {
     let (from, to) = (Place::parse(&args.source)?, Place::parse(&args.destination)?);
     let format = output_format(&to, args.output_format.as_deref())?;
     // What cannot be read is said before what cannot be written is made.
-    let opened = open::open(&from, &args.input).await?;
+    let opened = unless(stop, open::open(&from, &args.input)).await?;
     let since = Instant::now();
+    let map = async { opened.image.map().await.map_err(Failure::failed) };
     let job = Job {
-        map: opened.image.map().await.map_err(Failure::failed)?,
+        map: unless(stop, map).await?,
         image: Arc::clone(&opened.image),
         sha256: !args.no_sha256,
     };
     let copied = match &to {
-        Place::File(path) => to_file(&job, path, format, args).await?,
-        Place::Nbd(_) => to_export(&job, &to, args.verify).await?,
-        Place::Store(object) => {
-            let report = store::write(&job.image, object, format, &args.input.access, args.verify).await?;
-            Copied {
-                len: report.len,
-                digests: Digests {
-                    content: report.content_digest,
-                    file: Some(report.checksum),
-                },
-            }
-        }
+        Place::File(path) => unless(stop, to_file(&job, path, format, args)).await?,
+        Place::Nbd(_) => unless(stop, to_export(&job, &to, args.verify)).await?,
+        Place::Store(object) => to_store(&job, object, format, args, stop).await?,
     };
     show(args, &opened, &to, format, &copied, &job, since.elapsed());
     Ok(Code::Success)
@@ -133,6 +126,33 @@ async fn to_export(job: &Job, to: &Place, back: bool) -> Result<Copied, Failure>
         verify(&Arc::new(copy), job, &digests.content, &name).await?;
     }
     Ok(Copied { len, digests })
+}
+
+async fn to_store(
+    job: &Job,
+    object: &Object,
+    format: ImageFormat,
+    args: &Convert,
+    stop: &CancellationToken,
+) -> Result<Copied, Failure> {
+    let access = &args.input.access;
+    let report = store::write(&job.image, object, format, access, stop).await;
+    let report = match report {
+        Err(_) if stop.is_cancelled() => return Err(interrupted()),
+        report => report?,
+    };
+    if args.verify {
+        let copy = open::open_object(object, format, access).await?;
+        let check = verify(&copy, job, &report.content_digest, &object.url);
+        unless(stop, check).await?;
+    }
+    Ok(Copied {
+        len: report.len,
+        digests: Digests {
+            content: report.content_digest,
+            file: Some(report.checksum),
+        },
+    })
 }
 
 /// Reads a copy and compares what it holds. A copy may be longer than the disk.
