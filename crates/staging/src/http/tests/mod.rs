@@ -1,4 +1,5 @@
 mod faults;
+mod speed;
 
 use std::sync::Arc;
 
