@@ -130,7 +130,7 @@ pub const MIGRATION: &[Rule] = &[
     Rule {
         at: STORAGE,
         rule: "self.type != 'nfs' || (has(self.path) && self.path != '')",
-        message: "storage of type nfs needs a path: set spec.storage.path to the mounted folder, e.g. /mnt/vm-migrations",
+        message: "storage of type nfs needs a path: set spec.storage.path to the mounted folder or, with an endpoint, to the folder that the server exports, e.g. /mnt/vm-migrations",
         field: ".path",
         reason: Reason::Required,
     },

@@ -79,9 +79,15 @@ pub struct StorageHosts {
         long = "allowed-storage-hosts",
         value_name = "HOST[,HOST]",
         value_delimiter = ',',
+        value_parser = rule,
         env = "VMFERRY_ALLOWED_STORAGE_HOSTS"
     )]
     rules: Vec<String>,
+}
+
+/// A text that is a rule.
+fn rule(text: &str) -> Result<String, InvalidRule> {
+    HostPolicy::allowing([text]).map(|_| text.to_owned())
 }
 
 impl StorageHosts {

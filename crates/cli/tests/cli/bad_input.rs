@@ -47,6 +47,43 @@ fn a_value_that_makes_no_sense() {
 }
 
 #[test]
+fn a_limit_that_is_no_rate() {
+    let annotated = |rate: &str| {
+        let annotations =
+            format!("  name: web\n  annotations: {{migration.virtrigaud.io/bandwidth-limit: '{rate}'}}\n");
+        GOOD.replacen("  name: web\n", &annotations, 1)
+    };
+    let words = [
+        "metadata.annotations[migration.virtrigaud.io/bandwidth-limit]",
+        "\"50 Mbit\"",
+        "50MiB",
+    ];
+    refused(&annotated("50 Mbit"), &words);
+    refused(&annotated("10"), &["\"10\" is not a rate", "64KiB or more"]);
+    let bench = Bench::new();
+    bench.write("m.yaml", &annotated("50MiB"));
+    bench.run(&["validate", "-f", "m.yaml"]).succeeded();
+    let run = bench.run(&["run", "-f", "m.yaml", "--bandwidth-limit", "fast"]);
+    run.refused(2, &["--bandwidth-limit", "\"fast\" is not a rate"]);
+    assert!(!bench.has_state());
+}
+
+#[test]
+fn an_allowed_host_that_is_none() {
+    let bench = Bench::new();
+    bench.write("m.yaml", GOOD);
+    for command in ["run", "validate"] {
+        let hosts = ["--allowed-storage-hosts", "s3.example.com,10.0.0.0/99"];
+        let ran = bench.run(&[&[command, "-f", "m.yaml"][..], &hosts].concat());
+        ran.refused(
+            2,
+            &["--allowed-storage-hosts", "\"10.0.0.0/99\" is not a host", "10.0.0.0/8"],
+        );
+        assert!(!bench.has_state());
+    }
+}
+
+#[test]
 fn a_kind_that_is_not_known() {
     refused(
         &format!("{GOOD}---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: x}}\n"),
