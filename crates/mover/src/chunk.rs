@@ -87,18 +87,20 @@ impl Iterator for Cut<'_> {
 /// Reads chunks ahead and hands them on in order, until `places` (offset and length of each) end, nobody takes them any more,
 /// or it is called off. A place that is longer than a chunk is read in one go, into as many buffers as it takes.
 ///
-/// Buffers are taken before a read is begun, so the read that is next in the order always has them.
+/// Buffers are taken before a read is begun, so the read that is next in the order always has them. Where several threads
+/// take chunks, they take them by turns.
 pub(crate) async fn feed<'a>(
     mut places: impl Iterator<Item = (u64, u64)> + Send,
     pool: Pool,
     read: impl Fn(u64, Vec<Buf>) -> BoxFuture<'a, Result<Vec<Chunk>, Error>> + Send,
-    chunks: mpsc::Sender<Chunk>,
+    chunks: Vec<mpsc::Sender<Chunk>>,
     cancel: &CancellationToken,
     object: &str,
 ) -> Result<(), Error> {
     let (mut ahead, mut reading) = (FuturesOrdered::new(), 0);
     let mut place = places.next();
     let mut bufs: Vec<Buf> = Vec::new();
+    let mut takers = chunks.iter().cycle();
     while place.is_some() || !ahead.is_empty() {
         let missing = place.map_or(0, |(_, len)| len - bufs.iter().map(|buf| buf.len() as u64).sum::<u64>());
         tokio::select! {
@@ -115,11 +117,12 @@ pub(crate) async fn feed<'a>(
             Some(read) = ahead.next() => {
                 for chunk in read? {
                     reading -= 1;
+                    let Some(taker) = takers.next() else { return Ok(()) };
                     tokio::select! {
                         biased;
                         () = cancel.cancelled() => return Err(error::cancelled(object)),
                         // Whoever closed it knows why.
-                        sent = chunks.send(chunk) => if sent.is_err() { return Ok(()) },
+                        sent = taker.send(chunk) => if sent.is_err() { return Ok(()) },
                     }
                 }
             }

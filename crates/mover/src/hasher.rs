@@ -2,8 +2,10 @@
 //!
 //! One thread hashes the object, the next one the disk's content, so that two processors share the work.
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use vmferry_block::{ContentDigest, ContentState, ObjectHash, ObjectState};
+use vmferry_image::vmdk::stream::{ReaderState, WriterState};
 
 use crate::chunk::Chunk;
 use crate::{Error, Kind};
@@ -28,25 +30,50 @@ impl Hashes {
 
     /// Both written down; `None` where there is no object.
     pub(crate) fn states(&self) -> Option<States> {
-        Some((self.object.as_ref()?.save(), self.content.save()))
+        Some(States {
+            object: self.object.as_ref()?.save(),
+            content: self.content.save(),
+            vmdk: None,
+        })
     }
 }
 
-/// Both hashes written down.
-pub(crate) type States = (ObjectState, ContentState);
+/// A place in a transfer written down, to go on from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct States {
+    /// SHA-256 of the object.
+    pub(crate) object: ObjectState,
+    /// Content digest of the disk, up to a whole leaf.
+    pub(crate) content: ContentState,
+    /// Where a VMDK stands. It may be some bytes behind the object's hash.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) vmdk: Option<Vmdk>,
+}
+
+/// A VMDK that is written or read in order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Vmdk {
+    /// It is written; the disk's data before `guest` is in it.
+    Writer { state: Box<WriterState>, guest: u64 },
+    /// It is read; the disk's data before `guest` came.
+    Reader { state: Box<ReaderState>, guest: u64 },
+}
 
 /// A chunk that was hashed.
 pub(crate) struct Hashed {
     /// The chunk.
     pub(crate) chunk: Chunk,
-    /// The hashes as of its end, where that is one of the marks.
+    /// Bytes of the object that are done with it.
+    pub(crate) done: u64,
+    /// The place as of its end, where that is one of the marks.
     pub(crate) states: Option<States>,
 }
 
 /// The two ends of the threads, and what they leave when the chunks end.
 pub(crate) struct Hasher {
     /// Takes chunks in order. Dropping it ends the threads.
-    pub(crate) chunks: mpsc::Sender<Chunk>,
+    pub(crate) chunks: Vec<mpsc::Sender<Chunk>>,
     /// Gives them back in the same order.
     pub(crate) hashed: mpsc::Receiver<Hashed>,
     /// Gives the hashes of everything once `chunks` is dropped and `hashed` is empty.
@@ -92,7 +119,11 @@ impl Hasher {
             drop(leave_content.send(hash_content(second, between, &outgoing)));
         })?;
         let end = End { object, content };
-        Ok(Self { chunks, hashed, end })
+        Ok(Self {
+            chunks: vec![chunks],
+            hashed,
+            end,
+        })
     }
 }
 
@@ -125,8 +156,13 @@ fn hash_content(
         for span in &chunk.spans {
             content.data(span.guest, chunk.bytes(span));
         }
-        let states = object.map(|object| (object, content.save()));
-        if outgoing.blocking_send(Hashed { chunk, states }).is_err() {
+        let states = object.map(|object| States {
+            object,
+            content: content.save(),
+            vmdk: None,
+        });
+        let done = chunk.buf.len() as u64;
+        if outgoing.blocking_send(Hashed { chunk, done, states }).is_err() {
             break;
         }
     }

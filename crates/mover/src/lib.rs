@@ -20,6 +20,7 @@ mod error;
 mod export;
 mod hasher;
 mod import;
+mod lanes;
 mod patience;
 mod progress;
 mod verify;

@@ -58,6 +58,11 @@ impl Progress {
         self.done.store(done, Ordering::Relaxed);
     }
 
+    /// Sets what there is likely to do.
+    pub(crate) fn expect(&self, total: u64) {
+        self.total.store(total, Ordering::Relaxed);
+    }
+
     /// These bytes of the object are done.
     pub(crate) fn advance(&self, bytes: u64) {
         self.done.fetch_add(bytes, Ordering::Relaxed);

@@ -1,7 +1,9 @@
 //! One job from start to end.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock, OnceLock};
 
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use vmferry_engine::port::{
     Connector, Direction, DiskJob, DiskReport, DiskTarget, FailureKind, Job, JobFailure, Store,
@@ -11,16 +13,19 @@ use vmferry_provider::{DiskSink, FrozenId, Hypervisor, Vm};
 use vmferry_staging::StagingStore;
 use vmferry_staging::limit::{Bucket, Limited};
 
+use crate::budget::{AT_ONCE, Budget, Share};
 use crate::failure::{self, failure};
 use crate::open;
 use crate::progress::JobProgress;
 
-/// Memory for the buffers of a disk.
-const MEMORY: u64 = 64 << 20;
+/// The memory of this process for all jobs.
+static BUDGET: LazyLock<Budget> = LazyLock::new(Budget::default);
 
-/// Runs a job: its disks in order, one at a time. Safe to run again, wherever the last run stopped.
+/// Runs a job: up to four disks at once, within the memory that all jobs of this process share. Safe to run again, wherever
+/// the last run stopped.
 ///
-/// When it returns after `cancel`, no byte moves any more.
+/// The failure of one disk stops the others, which leave their journals, and is returned. When it returns, after `cancel` or
+/// not, no byte moves any more.
 pub async fn run_job(
     job: &Job,
     connector: &dyn Connector,
@@ -30,11 +35,12 @@ pub async fn run_job(
 ) -> Result<Vec<DiskReport>, JobFailure> {
     let staging = open::staging(connector, store, &job.storage, &job.migration.namespace);
     let staging = unless(cancel, staging).await?;
+    let stop = cancel.child_token();
     let run = Run {
         job,
         staging,
         buckets: buckets(job, connector),
-        cancel,
+        cancel: &stop,
     };
     match &job.direction {
         Direction::Export { provider, vm, frozen } => {
@@ -83,13 +89,42 @@ impl Run<'_> {
         frozen: &FrozenId,
         progress: &JobProgress,
     ) -> Result<Vec<DiskReport>, JobFailure> {
-        let mut reports = Vec::with_capacity(self.job.disks.len());
-        for (disk, progress) in self.job.disks.iter().zip(progress.iter()) {
-            let report = self.export_disk(host, vm, frozen, disk, progress).await?;
-            tracing::info!(job = %self.job.id, disk = %disk.name, bytes = report.moved, "disk exported");
-            reports.push(told(&report));
+        let export = |disk, progress, share| self.export_disk(host, vm, frozen, disk, progress, share).boxed();
+        self.each(progress, export).await
+    }
+
+    /// Moves all disks, several at once, and gives their reports in order.
+    async fn each<'a>(
+        &'a self,
+        progress: &'a JobProgress,
+        one: impl Fn(&'a DiskJob, &'a Arc<Progress>, Share) -> BoxFuture<'a, Result<Report, JobFailure>> + Sync,
+    ) -> Result<Vec<DiskReport>, JobFailure> {
+        let (count, one) = (self.job.disks.len(), &one);
+        let first = &OnceLock::new();
+        let mut moves = Vec::with_capacity(count);
+        for (index, (disk, progress)) in self.job.disks.iter().zip(progress.iter()).enumerate() {
+            let work = async move {
+                let share = unless(self.cancel, async { Ok(BUDGET.share(count).await) }).await?;
+                Ok((index, one(disk, progress, share).await?))
+            };
+            let told = async move {
+                let outcome: Result<_, JobFailure> = work.await;
+                outcome.inspect_err(|failure| {
+                    // The others fail only because this one stops them.
+                    first.get_or_init(|| failure.clone());
+                    self.cancel.cancel();
+                })
+            };
+            moves.push(told.boxed());
         }
-        Ok(reports)
+        let moves = futures::stream::iter(moves).buffer_unordered(AT_ONCE);
+        let outcomes: Vec<_> = moves.collect().await;
+        if let Some(failure) = first.get() {
+            return Err(failure.clone());
+        }
+        let mut reports: Vec<_> = outcomes.into_iter().flatten().collect();
+        reports.sort_unstable_by_key(|(index, _)| *index);
+        Ok(reports.iter().map(|(_, report)| told(report)).collect())
     }
 
     async fn export_disk(
@@ -99,6 +134,7 @@ impl Run<'_> {
         frozen: &FrozenId,
         disk: &DiskJob,
         progress: &Arc<Progress>,
+        share: Share,
     ) -> Result<Report, JobFailure> {
         let open = async {
             host.open_disk(vm, frozen, &disk.name)
@@ -119,11 +155,13 @@ impl Run<'_> {
             owner: self.job.owner.uid.clone(),
             frozen: frozen.0.clone(),
             format: disk.staged_format,
-            memory: MEMORY,
+            memory: share.memory,
         };
         let (staging, progress) = (self.limited(progress), Arc::clone(progress));
         let exported = export_disk(source, staging, spec, progress, self.cancel.clone()).await;
-        exported.map_err(failure::moving)
+        let report = exported.map_err(failure::moving)?;
+        tracing::info!(job = %self.job.id, disk = %disk.name, bytes = report.moved, "disk exported");
+        Ok(report)
     }
 
     async fn import(
@@ -132,20 +170,28 @@ impl Run<'_> {
         readback: bool,
         progress: &JobProgress,
     ) -> Result<Vec<DiskReport>, JobFailure> {
-        let mut reports = Vec::with_capacity(self.job.disks.len());
-        for (disk, progress) in self.job.disks.iter().zip(progress.iter()) {
-            let target = disk.target.as_ref().ok_or_else(|| {
-                let message = format!("the import of disk {} has no target", disk.name);
-                failure(FailureKind::Bug, message)
-            })?;
-            let report = self.import_disk(host, disk, target, progress).await?;
-            if readback {
-                self.read_back(host, disk, target, &report, progress).await?;
-            }
-            tracing::info!(job = %self.job.id, disk = %disk.name, bytes = report.moved, readback, "disk imported");
-            reports.push(told(&report));
+        let import = |disk, progress, share| self.import_whole(host, disk, readback, progress, share).boxed();
+        self.each(progress, import).await
+    }
+
+    async fn import_whole(
+        &self,
+        host: &dyn Hypervisor,
+        disk: &DiskJob,
+        readback: bool,
+        progress: &Arc<Progress>,
+        share: Share,
+    ) -> Result<Report, JobFailure> {
+        let target = disk.target.as_ref().ok_or_else(|| {
+            let message = format!("the import of disk {} has no target", disk.name);
+            failure(FailureKind::Bug, message)
+        })?;
+        let report = self.import_disk(host, disk, target, progress, &share).await?;
+        if readback {
+            self.read_back(host, disk, target, &report, progress).await?;
         }
-        Ok(reports)
+        tracing::info!(job = %self.job.id, disk = %disk.name, bytes = report.moved, readback, "disk imported");
+        Ok(report)
     }
 
     async fn import_disk(
@@ -154,6 +200,7 @@ impl Run<'_> {
         disk: &DiskJob,
         target: &DiskTarget,
         progress: &Arc<Progress>,
+        share: &Share,
     ) -> Result<Report, JobFailure> {
         let spec = ImportSpec {
             object: disk.object.clone(),
@@ -164,7 +211,7 @@ impl Run<'_> {
             target_format: target.format,
             target_capacity: target.capacity,
             volume: target.volume.0.clone(),
-            memory: MEMORY,
+            memory: share.memory,
         };
         let opened = Import::open(self.limited(progress), spec, self.cancel).await;
         let mut import = opened.map_err(failure::moving)?;

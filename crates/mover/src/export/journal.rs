@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use vmferry_block::{ContentState, Digest, ObjectState};
+use vmferry_block::Digest;
 use vmferry_staging::{ObjectKey, Part, StagingStore, UploadId};
 
 use crate::error::staging;
+use crate::hasher::States;
 use crate::{Error, ExportSpec, Kind, Report};
 
 /// The version of the form below.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What is written down.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,7 +24,7 @@ pub(super) struct Journal {
     pub(super) frozen: String,
     /// Fingerprint of the object's layout.
     pub(super) fingerprint: String,
-    /// Length of the object in bytes.
+    /// The most bytes that the object can have; what it has, where that is known beforehand.
     pub(super) len: u64,
     /// Size of every part but the last.
     pub(super) part_size: u64,
@@ -43,16 +44,17 @@ pub(super) struct Journal {
 pub(super) struct HashedPrefix {
     /// How many parts are in it.
     pub(super) parts: u32,
-    /// SHA-256 of the object.
-    pub(super) object: ObjectState,
-    /// Content digest of the disk.
-    pub(super) content: ContentState,
+    /// The hashes as of its end, and where a VMDK stood before the run that crosses it.
+    #[serde(flatten)]
+    pub(super) states: States,
 }
 
 /// What the whole object is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Seal {
+    /// Length of the object in bytes.
+    pub(super) len: u64,
     /// SHA-256 of the object.
     pub(super) checksum: Digest,
     /// Content digest of the disk.
@@ -130,9 +132,9 @@ impl Journal {
     }
 
     /// The report of a sealed object of which nothing was moved now.
-    pub(super) fn report(&self, seal: &Seal) -> Report {
+    pub(super) fn report(seal: &Seal) -> Report {
         Report {
-            len: self.len,
+            len: seal.len,
             checksum: seal.checksum,
             content_digest: seal.content_digest,
             moved: 0,

@@ -4,6 +4,7 @@ mod journal;
 mod plan;
 mod read;
 mod upload;
+mod vmdk;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,20 +13,22 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use vmferry_block::{AllocationMap, Buf, ContentDigest, ObjectHash, Pool};
+use vmferry_image::vmdk::stream::{Adapter, GRAIN, Writer};
 use vmferry_image::{ImageFormat, Layout};
 use vmferry_provider::DiskSource;
 use vmferry_staging::{ObjectKey, Part, StagingStore, UploadId, Uploaded};
 
 use crate::chunk::{CHUNK, cut, feed, single};
 use crate::error::{self, staging};
-use crate::hasher::{Hasher, Hashes};
+use crate::hasher::{Hasher, Hashes, Vmdk};
 use crate::patience::Patience;
 use crate::progress::Progress;
 use crate::{Error, Kind, Report};
-use journal::{Journal, Seal, taken};
+use journal::{HashedPrefix, Journal, Seal, taken};
 use plan::Plan;
 use read::Reader;
 use upload::{Destination, Upload};
+use vmdk::Packing;
 
 /// How long nothing may move, beside the time that a part takes at 1 MiB/s.
 const STALL: Duration = Duration::from_mins(1);
@@ -83,12 +86,22 @@ pub(crate) async fn export_tuned(
 ) -> Result<Report, Error> {
     let object = store.url(&spec.object);
     let map = source.map().await.map_err(|error| error::source(error, &object))?;
-    let layout = Layout::new(spec.format, &map, source.capacity())
-        .map_err(|error| Error::new(Kind::Image(error.kind()), "stage", &*object).source(error))?;
-    let (len, limits) = (layout.len(), store.limits());
-    let plan = match tuning.part_size {
-        Some(size) => Plan::with_part_size(len, size, limits, spec.memory),
-        None => Plan::new(len, limits, spec.memory)?,
+    let wrong = |error: vmferry_image::Error| Error::new(Kind::Image(error.kind()), "stage", &*object).source(error);
+    let limits = store.limits();
+    let (map, body, plan) = if spec.format == ImageFormat::Vmdk {
+        let capacity = source.capacity().next_multiple_of(512);
+        let writer = Writer::new(capacity, Adapter::default()).map_err(wrong)?;
+        let map = map.align(GRAIN);
+        let plan = Plan::of_stream(Writer::most(capacity, &map), tuning.part_size, limits, spec.memory)?;
+        (map, Body::Vmdk(writer), plan)
+    } else {
+        let layout = Layout::new(spec.format, &map, source.capacity()).map_err(wrong)?;
+        let len = layout.len();
+        let plan = match tuning.part_size {
+            Some(size) => Plan::with_part_size(len, size, limits, spec.memory),
+            None => Plan::new(len, limits, spec.memory)?,
+        };
+        (map, Body::Planned(layout), plan)
     };
     let export = Export {
         source,
@@ -96,9 +109,9 @@ pub(crate) async fn export_tuned(
         spec,
         progress,
         map,
-        layout,
+        body,
         plan,
-        object,
+        object: object.clone(),
     };
     let held = if plan.flowing { 0 } else { plan.part_size };
     let stall = tuning.stall.unwrap_or(STALL + Duration::from_secs(held >> 20));
@@ -121,9 +134,24 @@ struct Export<'a> {
     spec: &'a ExportSpec,
     progress: &'a Progress,
     map: AllocationMap,
-    layout: Layout,
+    body: Body,
     plan: Plan,
     object: String,
+}
+
+/// How the object comes about.
+enum Body {
+    /// Its layout is known before its first byte.
+    Planned(Layout),
+    /// A VMDK, packed as it goes. This is its writer before the first byte.
+    Vmdk(Writer),
+}
+
+/// What a pass leaves when it came to the end.
+struct Passed {
+    parts: Vec<Part>,
+    journal: Journal,
+    hashes: Hashes,
 }
 
 /// Where an export stands when it starts.
@@ -178,14 +206,16 @@ impl Export<'_> {
         let mut journal = found.journal.clone();
         if journal.sealed.is_none() {
             let pass = self.pass(found, cancel);
-            let (all, so_far, hashes) = self.progress.watch(&self.object, stall, pass).await?;
-            (parts, journal) = (all, so_far);
+            let passed = self.progress.watch(&self.object, stall, pass).await?;
+            let hashes = passed.hashes;
+            (parts, journal) = (passed.parts, passed.journal);
             self.within(async {
                 let held = self.source.finish().await;
                 held.map_err(|error| error::source(error, &self.object))
             })
             .await?;
             journal.sealed = Some(Seal {
+                len: hashes.read(),
                 checksum: hashes.object.unwrap_or_default().finish(),
                 content_digest: hashes.content.finish(),
                 version: None,
@@ -195,25 +225,41 @@ impl Export<'_> {
         self.complete(journal, &id, &parts).await
     }
 
-    /// Reads the whole object, or what is missing of it, hashes it and puts the missing parts.
-    async fn pass(&self, found: Found, cancel: &CancellationToken) -> Result<(Vec<Part>, Journal, Hashes), Error> {
-        let (journal, arrived) = (found.journal, found.arrived);
-        let reader = &Reader {
-            source: self.source,
-            layout: &self.layout,
-            progress: self.progress,
-            object: &self.object,
-        };
-        let (from, hashes) = self.hashes(reader, &journal).await?;
-        let Hasher { chunks, hashed, end } = Hasher::start(hashes, self.plan.part_size, self.plan.len)?;
+    /// Makes the whole object, or what is missing of it, hashes it and puts the missing parts.
+    async fn pass(&self, found: Found, cancel: &CancellationToken) -> Result<Passed, Error> {
+        let expected = |len, guest| self.expected(len, guest);
         let to = Destination {
             store: self.store,
             key: &self.spec.object,
             id: &found.id,
             plan: self.plan,
             listed: found.listed,
+            expected: &expected,
         };
-        let mut upload = Upload::new(to, self.progress, journal, arrived);
+        let (hashes, writer) = self.resume(&found.journal).await?;
+        let mut upload = Upload::new(to, self.progress, found.journal, found.arrived);
+        let hashes = match (&self.body, writer) {
+            (Body::Planned(layout), _) => self.planned(layout, hashes, &mut upload, cancel).await?,
+            (Body::Vmdk(fresh), writer) => {
+                let writer = writer.unwrap_or_else(|| fresh.clone());
+                self.packed(writer, hashes, &mut upload, cancel).await?
+            }
+        };
+        let (parts, journal) = upload.into_parts();
+        Ok(Passed { parts, journal, hashes })
+    }
+
+    /// Fills a layout, front to back.
+    async fn planned(
+        &self,
+        layout: &Layout,
+        hashes: Hashes,
+        upload: &mut Upload<'_>,
+        cancel: &CancellationToken,
+    ) -> Result<Hashes, Error> {
+        let reader = &self.reader(Some(layout));
+        let from = hashes.read();
+        let Hasher { chunks, hashed, end } = Hasher::start(hashes, self.plan.part_size, self.plan.len)?;
         let pool = Pool::new(CHUNK as usize, self.plan.chunks);
         let places = (from..self.plan.len)
             .step_by(CHUNK as usize)
@@ -224,31 +270,103 @@ impl Export<'_> {
         // A failure to read ends the upload, too, so it is the one to tell.
         read?;
         put?;
-        let (parts, journal) = upload.into_parts();
-        let hashes = end.hashes().await?;
-        Ok((parts, journal, hashes))
+        end.hashes().await
     }
 
-    /// The hashes to go on from, and the byte of the object up to which they are.
-    async fn hashes(&self, reader: &Reader<'_>, journal: &Journal) -> Result<(u64, Hashes), Error> {
-        let saved = journal.hashed.as_ref().and_then(|prefix| {
-            let object = ObjectHash::restore(&prefix.object)?;
-            let content = ContentDigest::restore(&prefix.content)?;
-            let from = self.plan.start(prefix.parts);
-            (object.len() == from).then_some((from, object, content))
-        });
-        let Some((from, object, mut content)) = saved else {
-            let content = ContentDigest::new(self.source.capacity());
-            let object = Some(ObjectHash::default());
-            return Ok((0, Hashes { object, content }));
+    /// Packs what the disk holds, front to back.
+    async fn packed(
+        &self,
+        writer: Writer,
+        hashes: Hashes,
+        upload: &mut Upload<'_>,
+        cancel: &CancellationToken,
+    ) -> Result<Hashes, Error> {
+        let reader = &self.reader(None);
+        let from = writer.next_guest();
+        let parts = Pool::new(CHUNK as usize, self.plan.chunks);
+        let Packing { chunks, hashed, end } = Packing::start(writer, hashes, self.plan.part_size, parts)?;
+        let pool = Pool::new(CHUNK as usize, Plan::for_packing(self.spec.memory));
+        let read = |guest, bufs| single(bufs, async move |buf| reader.plain(guest, buf).await).boxed();
+        let places = cut(&self.map, from, u64::MAX);
+        let feed = async {
+            let fed = feed(places, pool, read, chunks.clone(), cancel, &self.object).await;
+            end.all_given(fed.is_ok());
+            drop(chunks);
+            fed
         };
-        // The content is saved up to a leaf. What follows it before `from` is read once more, at most a leaf.
-        for (guest, len) in cut(&self.map, content.position(), self.layout.guest_before(from)) {
+        let (read, put) = tokio::join!(feed, upload.run(hashed, cancel));
+        read?;
+        match (end.hashes().await, put) {
+            // What could not be packed ended the upload; otherwise the upload ended the packing.
+            (Err(error), _) if error.kind() != Kind::Bug => Err(error),
+            (hashes, put) => put.and(hashes),
+        }
+    }
+
+    fn reader<'a>(&'a self, layout: Option<&'a Layout>) -> Reader<'a> {
+        Reader {
+            source: self.source,
+            layout,
+            progress: self.progress,
+            object: &self.object,
+        }
+    }
+
+    /// The hashes to go on from, and a VMDK's writer, which may be behind them.
+    async fn resume(&self, journal: &Journal) -> Result<(Hashes, Option<Writer>), Error> {
+        let fresh = || Hashes {
+            object: Some(ObjectHash::default()),
+            content: ContentDigest::new(self.source.capacity()),
+        };
+        let Some((object, mut content, writer)) = journal.hashed.as_ref().and_then(|prefix| self.restore(prefix))
+        else {
+            return Ok((fresh(), None));
+        };
+        // The content is saved up to a leaf. What follows it is read once more, at most a leaf.
+        let until = match (&self.body, &writer) {
+            (Body::Planned(layout), _) => layout.guest_before(object.len()),
+            (Body::Vmdk(_), Some(writer)) => writer.next_guest(),
+            (Body::Vmdk(_), None) => return Ok((fresh(), None)),
+        };
+        let reader = self.reader(None);
+        for (guest, len) in cut(&self.map, content.position(), until) {
             let buf = reader.read(guest, Buf::alone(len as usize)).await?;
             content.data(guest, &buf);
         }
         let object = Some(object);
-        Ok((from, Hashes { object, content }))
+        Ok((Hashes { object, content }, writer))
+    }
+
+    fn restore(&self, prefix: &HashedPrefix) -> Option<(ObjectHash, ContentDigest, Option<Writer>)> {
+        let object = ObjectHash::restore(&prefix.states.object)?;
+        let content = ContentDigest::restore(&prefix.states.content)?;
+        let writer = match &prefix.states.vmdk {
+            Some(Vmdk::Writer { state, .. }) => Some(Writer::restore(state)?),
+            _ => None,
+        };
+        let behind = writer.as_ref().is_none_or(|writer| writer.len() <= object.len());
+        // The last part may be shorter, and is in the hash as it is.
+        let fits = object.len() == self.plan.start(prefix.parts) || !self.plan.exact;
+        (behind && fits).then_some((object, content, writer))
+    }
+
+    /// The length that the object is likely to have, if it has `len` bytes when the disk is done up to `guest`.
+    fn expected(&self, len: u64, guest: u64) -> u64 {
+        let extents = self.map.extents().iter();
+        let done: u64 = extents
+            .take_while(|extent| extent.start < guest)
+            .map(|extent| extent.end().min(guest) - extent.start)
+            .sum();
+        let left = u128::from(self.map.data_bytes() - done);
+        let more = left * u128::from(len) / u128::from(done.max(1));
+        u64::try_from(more).map_or(self.plan.len, |more| len.saturating_add(more).min(self.plan.len))
+    }
+
+    fn fingerprint(&self) -> String {
+        match &self.body {
+            Body::Planned(layout) => layout.fingerprint(),
+            Body::Vmdk(writer) => writer.fingerprint(),
+        }
     }
 
     /// Finds what earlier attempts left, and begins an upload where that is of no use.
@@ -256,7 +374,7 @@ impl Export<'_> {
         let key = &self.spec.object;
         let found = Journal::load(self.store, key, &self.spec.owner).await?;
         let head = self.store.head(key).await.map_err(staging("look up", &self.object))?;
-        let fresh = Journal::new(self.spec, self.layout.fingerprint(), self.plan.len, self.plan.part_size);
+        let fresh = Journal::new(self.spec, self.fingerprint(), self.plan.len, self.plan.part_size);
         let Some(mut journal) = found else {
             return match head {
                 Some(_) => Err(taken(&self.object, "there is no journal beside it")),
@@ -266,7 +384,7 @@ impl Export<'_> {
         if let Some(head) = head {
             // The object is ours if it has the version that was recorded. A crash between the naming and the record leaves
             // a seal without version and an upload that is gone.
-            let seal = journal.sealed.clone().filter(|_| head.len == journal.len);
+            let seal = journal.sealed.clone().filter(|seal| head.len == seal.len);
             let ours = match seal.as_ref().map(|seal| &seal.version) {
                 Some(Some(version)) => *version == head.version,
                 Some(None) => self.is_gone(&journal).await?,
@@ -277,7 +395,7 @@ impl Export<'_> {
                     seal.version = Some(head.version);
                     journal.sealed = Some(seal.clone());
                     journal.save(self.store, key).await?;
-                    Ok(Start::Done(journal.report(&seal)))
+                    Ok(Start::Done(Journal::report(&seal)))
                 }
                 Some(_) if ours => {
                     // Ours, and of another point in time.
@@ -322,9 +440,8 @@ impl Export<'_> {
             // A part that we know of is not there: the hashes start over, the parts that are there stay.
             journal.hashed = None;
         }
-        if arrived.len() < self.plan.parts() as usize {
-            journal.sealed = None;
-        }
+        let parts = |seal: &Seal| seal.len.div_ceil(self.plan.part_size) as usize;
+        journal.sealed = journal.sealed.filter(|seal| parts(seal) == arrived.len());
         Ok(Start::Upload(Box::new(Found {
             journal,
             id,
@@ -358,18 +475,20 @@ impl Export<'_> {
 
     /// Gives the object its name and records that.
     async fn complete(&self, mut journal: Journal, id: &UploadId, parts: &[Part]) -> Result<Report, Error> {
-        let completed = self.within(async {
-            let completed = self.store.complete(&self.spec.object, id, self.plan.len, parts).await;
-            completed.map_err(staging("complete", &self.object))
-        });
-        let meta = completed.await?;
         let Some(seal) = &mut journal.sealed else {
             return Err(Error::new(Kind::Bug, "complete", &*self.object).detail("it was not sealed"));
         };
+        let len = seal.len;
+        self.progress.expect(len);
+        let completed = self.within(async {
+            let completed = self.store.complete(&self.spec.object, id, len, parts).await;
+            completed.map_err(staging("complete", &self.object))
+        });
+        let meta = completed.await?;
         seal.version = Some(meta.version);
         let seal = seal.clone();
         journal.save(self.store, &self.spec.object).await?;
-        Ok(journal.report(&seal))
+        Ok(Journal::report(&seal))
     }
 
     /// Removes the upload and the journal.

@@ -3,6 +3,7 @@
 use vmferry_staging::PartLimits;
 
 use crate::chunk::CHUNK;
+use crate::lanes;
 use crate::{Error, Kind};
 
 /// Size of a part where nothing asks for another.
@@ -12,11 +13,17 @@ const FLOW: u64 = 16;
 /// The least memory that a transfer can do with: a part of the usual size, one that is put together, and the flow.
 pub(crate) const LEAST: u64 = 24 << 20;
 
+/// How many parts are many for a stream, and how large they become for that.
+const MANY: u64 = 10_000;
+const LARGER: u64 = 16 << 20;
+
 /// The cut of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Plan {
-    /// Length of the object in bytes.
+    /// Length of the object in bytes, or the most that it can be.
     pub(super) len: u64,
+    /// Whether the length is what it will be.
+    pub(super) exact: bool,
     /// Size of every part but the last, a multiple of the chunk size.
     pub(super) part_size: u64,
     /// Chunks in the pool.
@@ -45,6 +52,37 @@ impl Plan {
         Ok(Self::with_part_size(len, part_size, limits, memory))
     }
 
+    /// The cut of a stream of at most `most` bytes, with parts of `part_size` or of what fits. It has some memory less, for what
+    /// is packed.
+    pub(super) fn of_stream(most: u64, part_size: Option<u64>, limits: PartLimits, memory: u64) -> Result<Self, Error> {
+        let memory = memory.saturating_sub(CHUNK * (Self::for_packing(memory) + 2 * lanes::count()) as u64);
+        // The note of a part grows with the file, so a large file has larger parts.
+        let few = (most / MANY).clamp(PART, LARGER);
+        let min = limits.min.max(few);
+        let plan = match part_size {
+            Some(size) => Self::with_part_size(most, size, limits, memory),
+            None => Self::new(most, PartLimits { min, ..limits }, memory)?,
+        };
+        if plan.flowing {
+            let object = format!("VMDK of up to {most} bytes");
+            return Err(
+                Error::new(Kind::Staging(vmferry_staging::Kind::Invalid), "stage", object)
+                    .detail(format!(
+                        "the store takes {} parts at most, and parts of {} MiB do not fit the memory",
+                        limits.count,
+                        plan.part_size >> 20
+                    ))
+                    .remedy("use another staging storage, or another format"),
+            );
+        }
+        Ok(Self { exact: false, ..plan })
+    }
+
+    /// Chunks for reading and packing.
+    pub(super) fn for_packing(memory: u64) -> usize {
+        (memory / CHUNK / 4).clamp(8, 16) as usize
+    }
+
     /// The cut with parts of this size.
     pub(super) fn with_part_size(len: u64, part_size: u64, limits: PartLimits, memory: u64) -> Self {
         let (part, all) = (part_size.div_ceil(CHUNK), memory.max(LEAST) / CHUNK);
@@ -59,6 +97,7 @@ impl Plan {
         };
         Self {
             len,
+            exact: true,
             part_size,
             chunks: used.min(all) as usize,
             in_flight: in_flight as usize,
@@ -67,6 +106,7 @@ impl Plan {
     }
 
     /// Number of parts.
+    #[cfg(test)]
     pub(super) fn parts(&self) -> u32 {
         self.len.div_ceil(self.part_size) as u32
     }

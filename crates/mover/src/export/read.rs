@@ -11,7 +11,8 @@ use crate::{Error, error};
 /// Everything that a chunk is made from.
 pub(super) struct Reader<'a> {
     pub(super) source: &'a dyn DiskSource,
-    pub(super) layout: &'a Layout,
+    /// Where the bytes of the object come from; `None` where they are packed.
+    pub(super) layout: Option<&'a Layout>,
     pub(super) progress: &'a Progress,
     pub(super) object: &'a str,
 }
@@ -20,7 +21,10 @@ impl Reader<'_> {
     /// Fills `buf` with the object's bytes from `offset`.
     pub(super) async fn chunk(&self, offset: u64, buf: Buf) -> Result<Chunk, Error> {
         let end = offset + buf.len() as u64;
-        let mut pieces = self.layout.pieces(offset..end).peekable();
+        let Some(layout) = self.layout else {
+            return self.plain(offset, buf).await;
+        };
+        let mut pieces = layout.pieces(offset..end).peekable();
         match pieces.peek() {
             // The usual case: the chunk is one run of the disk, and is read right into its place.
             Some(Piece::Data { guest, len, .. }) if *len == buf.len() as u64 => {
@@ -31,6 +35,17 @@ impl Reader<'_> {
             }
             _ => self.mixed(offset, buf, pieces).await,
         }
+    }
+
+    /// Fills `buf` with the disk's bytes from `guest`.
+    pub(super) async fn plain(&self, guest: u64, buf: Buf) -> Result<Chunk, Error> {
+        let buf = self.read(guest, buf).await?;
+        let spans = Vec::new();
+        Ok(Chunk {
+            offset: guest,
+            buf,
+            spans,
+        })
     }
 
     async fn mixed(&self, offset: u64, mut buf: Buf, pieces: impl Iterator<Item = Piece>) -> Result<Chunk, Error> {

@@ -19,7 +19,7 @@ use vmferry_staging::{ObjectKey, Part, PartBody, StagingStore, UploadId};
 use super::journal::{HashedPrefix, Journal};
 use super::plan::Plan;
 use crate::error::{cancelled, staging};
-use crate::hasher::{Hashed, States};
+use crate::hasher::{Hashed, States, Vmdk};
 use crate::progress::Progress;
 use crate::{Error, Kind};
 
@@ -38,6 +38,8 @@ pub(super) struct Destination<'a> {
     pub(super) plan: Plan,
     /// Whether the store lists the parts that arrived.
     pub(super) listed: bool,
+    /// The length that an object is likely to have which has so many bytes when the disk is done up to there.
+    pub(super) expected: &'a (dyn Fn(u64, u64) -> u64 + Sync),
 }
 
 /// An upload under way.
@@ -83,7 +85,8 @@ struct Flow {
 
 /// What can end while an upload is under way.
 enum Ended {
-    Put(Result<Part, Error>),
+    /// The part and its length.
+    Put(Result<(Part, u64), Error>),
     Noted(Result<(), Error>),
 }
 
@@ -148,7 +151,7 @@ impl<'a> Upload<'a> {
                 Next::Ended(Ended::Put(outcome)) => {
                     self.count.putting -= 1;
                     match outcome {
-                        Ok(part) => self.arrive(part),
+                        Ok((part, len)) => self.arrive(part, len),
                         Err(error) => self.fail(error),
                     }
                 }
@@ -227,10 +230,13 @@ impl<'a> Upload<'a> {
 
     /// Takes the next chunk. The part that it completes is ready to be put, unless that arrived before.
     fn take(&mut self, hashed: Hashed) -> Result<(), Error> {
-        let Hashed { chunk, states } = hashed;
+        let Hashed { chunk, states, .. } = hashed;
         let number = self.to.plan.part_of(chunk.offset);
         let is_missing = !self.arrived.contains_key(&number);
         if let Some(states) = states {
+            if let Some(Vmdk::Writer { guest, .. }) = states.vmdk {
+                self.progress.expect((self.to.expected)(states.object.len, guest));
+            }
             self.states.insert(number, states);
             if is_missing && !self.to.plan.flowing {
                 self.pieces.push(chunk.buf);
@@ -271,7 +277,8 @@ impl<'a> Upload<'a> {
     }
 
     fn check(&self, number: u32, len: u64) -> Result<(), Error> {
-        if len == self.to.plan.part_len(number) {
+        let most = self.to.plan.part_len(number);
+        if len == most || (!self.to.plan.exact && len < most) {
             return Ok(());
         }
         let detail = format!("{len} bytes were put together for part {number}");
@@ -286,10 +293,10 @@ impl<'a> Upload<'a> {
         let Destination {
             store, key, id, plan, ..
         } = self.to;
-        let (offset, object) = (plan.start(number), self.object.clone());
+        let (offset, len, object) = (plan.start(number), body.len(), self.object.clone());
         Box::pin(async move {
             let put = store.put_part(key, id, number, offset, body).await;
-            Ended::Put(put.map_err(staging("upload", &object)))
+            Ended::Put(put.map(|part| (part, len)).map_err(staging("upload", &object)))
         })
     }
 
@@ -306,8 +313,8 @@ impl<'a> Upload<'a> {
         }
     }
 
-    fn arrive(&mut self, part: Part) {
-        self.progress.advance(self.to.plan.part_len(part.number));
+    fn arrive(&mut self, part: Part, len: u64) {
+        self.progress.advance(len);
         self.arrived.insert(part.number, part);
         self.advance();
         self.count.unnoted += 1;
@@ -319,14 +326,10 @@ impl<'a> Upload<'a> {
         let before = self.journal.hashed.as_ref().map_or(0, |prefix| prefix.parts);
         let mut next = before;
         while self.arrived.contains_key(&next)
-            && let Some((object, content)) = self.states.remove(&next)
+            && let Some(states) = self.states.remove(&next)
         {
             next += 1;
-            self.journal.hashed = Some(HashedPrefix {
-                parts: next,
-                object,
-                content,
-            });
+            self.journal.hashed = Some(HashedPrefix { parts: next, states });
         }
         self.count.dirty |= next != before;
     }

@@ -3,7 +3,7 @@
 //! It is written only after what it tells of is durable in the volume.
 
 use serde::{Deserialize, Serialize};
-use vmferry_block::{ContentDigest, ContentState, Digest, ObjectHash, ObjectState};
+use vmferry_block::{ContentDigest, Digest, ObjectHash};
 use vmferry_staging::{ObjectKey, StagingStore};
 
 use crate::error::staging;
@@ -20,10 +20,8 @@ pub(super) struct Journal {
     version: u32,
     #[serde(flatten)]
     pub(super) what: What,
-    /// SHA-256 of the object as far as it was read.
-    object: ObjectState,
-    /// Content digest of the disk, up to the last whole leaf.
-    content: ContentState,
+    /// How far it came.
+    pub(super) states: States,
     /// Everything before this byte of the volume's file was written, or reads as zeros.
     pub(super) written: u64,
 }
@@ -45,12 +43,10 @@ pub(super) struct What {
 impl Journal {
     /// An import that came so far.
     pub(super) fn new(what: What, states: States, written: u64) -> Self {
-        let (object, content) = states;
         Self {
             version: VERSION,
             what,
-            object,
-            content,
+            states,
             written,
         }
     }
@@ -58,8 +54,8 @@ impl Journal {
     /// The hashes to go on from: the content may be a part of a leaf behind the object. `None` where it is damaged.
     pub(super) fn hashes(&self) -> Option<Hashes> {
         Some(Hashes {
-            object: Some(ObjectHash::restore(&self.object)?),
-            content: ContentDigest::restore(&self.content)?,
+            object: Some(ObjectHash::restore(&self.states.object)?),
+            content: ContentDigest::restore(&self.states.content)?,
         })
     }
 

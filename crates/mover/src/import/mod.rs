@@ -1,8 +1,10 @@
 //! From staging into a volume.
 
+mod content;
 mod journal;
 mod note;
 mod staged;
+mod vmdk;
 mod write;
 
 use std::sync::Arc;
@@ -10,22 +12,25 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use vmferry_block::{AllocationMap, Buf, ContentDigest, Digest, ObjectHash, Pool};
-use vmferry_image::{DataRun, Image, ImageFormat, Layout, Limits, NoBacking, Source};
+use vmferry_image::{ImageFormat, Layout};
 use vmferry_provider::DiskSink;
 use vmferry_staging::{ObjectKey, ObjectMeta, StagingStore};
 
-use crate::chunk::{CHUNK, Chunk, Span, feed};
+use crate::chunk::{CHUNK, Chunk, cut, feed};
 use crate::error::{self, staging};
-use crate::hasher::{Hasher, Hashes};
+use crate::hasher::{Hasher, Hashes, States, Vmdk};
+use crate::lanes;
 use crate::patience::Patience;
 use crate::progress::Progress;
 use crate::{Error, Kind, Report};
+use content::Content;
 use journal::{Journal, What};
 use note::Notes;
-use staged::StagedFile;
+use vmdk::{Decoder, Unpacking};
 use write::Writer;
 
 /// Bytes that are asked for at once: a request costs much, wherever the store is.
@@ -68,7 +73,9 @@ pub struct Import {
     spec: ImportSpec,
     object: String,
     meta: ObjectMeta,
-    runs: Vec<DataRun>,
+    content: Content,
+    /// Where on the disk there is content.
+    map: AllocationMap,
     layout: Layout,
     /// Where an earlier attempt stopped.
     journal: Option<Journal>,
@@ -100,6 +107,8 @@ impl Default for Tuning {
 /// How far an import is: both hashes and the volume are at the same place.
 struct Place {
     hashes: Hashes,
+    /// Where a VMDK is decoded.
+    decoder: Option<Decoder>,
     /// Everything before this byte of the volume's file was written, or reads as zeros.
     written: u64,
 }
@@ -108,6 +117,16 @@ impl Place {
     /// Up to which byte the object was read.
     fn read(&self) -> u64 {
         self.hashes.read()
+    }
+
+    /// The place written down.
+    fn states(&self) -> Option<States> {
+        let states = self.hashes.states()?;
+        let vmdk = self
+            .decoder
+            .as_ref()
+            .map(|decoder| decoder.save(self.hashes.content.position()));
+        Some(States { vmdk, ..states })
     }
 }
 
@@ -139,8 +158,7 @@ impl Import {
         let meta = head
             .map_err(staging("look up", &object))?
             .ok_or_else(|| corrupt(&object).detail("it is gone"))?;
-        let runs = read_runs(store, spec, &meta, &object).await?;
-        let map = map_of(&runs, spec.capacity).ok_or_else(|| corrupt(&object).detail("its data is out of order"))?;
+        let (content, map) = Content::open(store, spec, &meta, &object).await?;
         let layout = Layout::new(spec.target_format, &map, spec.target_capacity)
             .map_err(|error| Error::new(Kind::Image(error.kind()), "lay out the volume for", &*object).source(error))?;
         let found = Journal::load(&**store, &spec.object).await?;
@@ -149,13 +167,14 @@ impl Import {
             spec: spec.clone(),
             object,
             meta,
-            runs,
+            content,
+            map,
             layout,
             journal: None,
             tuning: Tuning::default(),
         };
         let what = import.what();
-        import.journal = found.filter(|journal| journal.what == what && journal.hashes().is_some());
+        import.journal = found.filter(|journal| journal.what == what && import.restore(journal).is_some());
         Ok(import)
     }
 
@@ -273,27 +292,72 @@ impl Import {
 
     /// Where to begin.
     async fn place(&self) -> Result<Place, Error> {
-        let saved = self.journal.as_ref();
-        let Some((mut hashes, written)) = saved.and_then(|saved| Some((saved.hashes()?, saved.written))) else {
-            let (object, content) = (Some(ObjectHash::default()), ContentDigest::new(self.spec.capacity));
-            let hashes = Hashes { object, content };
-            return Ok(Place { hashes, written: 0 });
+        match self.journal.as_ref().and_then(|journal| self.restore(journal)) {
+            Some((mut place, until)) => {
+                self.catch_up(&mut place.hashes, until).await?;
+                Ok(place)
+            }
+            None => Ok(Place {
+                hashes: Hashes {
+                    object: Some(ObjectHash::default()),
+                    content: ContentDigest::new(self.spec.capacity),
+                },
+                decoder: matches!(self.content, Content::Packed(_)).then(|| Decoder::new(&self.object)),
+                written: 0,
+            }),
+        }
+    }
+
+    /// The place of a journal, and up to which byte of the disk its content came, where that was packed.
+    fn restore(&self, journal: &Journal) -> Option<(Place, u64)> {
+        let (hashes, written) = (journal.hashes()?, journal.written);
+        let (decoder, until) = match (&self.content, &journal.states.vmdk) {
+            (Content::Packed(_), Some(Vmdk::Reader { state, guest })) => {
+                (Some(Decoder::restore(&self.object, state, *guest)?), *guest)
+            }
+            (Content::Packed(_), _) => return None,
+            (Content::Runs(_), _) => (None, 0),
         };
-        // The content is saved up to a leaf. What follows it before the place is read once more, at most a leaf.
+        let place = Place {
+            hashes,
+            decoder,
+            written,
+        };
+        Some((place, until))
+    }
+
+    /// The content is saved up to a leaf. What follows it before the place is read once more, at most a leaf.
+    async fn catch_up(&self, hashes: &mut Hashes, until: u64) -> Result<(), Error> {
         let (read, settled) = (hashes.read(), hashes.content.position());
-        let first = self.runs.partition_point(|run| run.guest + run.len <= settled);
-        for run in self.runs[first..].iter().take_while(|run| run.file_offset < read) {
-            let skip = settled.saturating_sub(run.guest);
-            let (from, end) = (run.file_offset + skip, (run.file_offset + run.len).min(read));
-            if from < end {
-                let buf = Buf::alone((end - from) as usize);
-                let read = self.store.read_one(&self.spec.object, &self.meta.version, from, buf);
-                hashes
-                    .content
-                    .data(run.guest + skip, &read.await.map_err(staging("read", &self.object))?);
+        match &self.content {
+            Content::Packed(image) => {
+                for (guest, len) in cut(&self.map, settled, until) {
+                    let read = image.read(guest, Buf::alone(len as usize)).await;
+                    let buf = read.map_err(|error| {
+                        let kind = staged::store_kind(&error).map_or(Kind::StagedCorrupt, Kind::Staging);
+                        Error::new(kind, "read", &*self.object).source(error)
+                    })?;
+                    hashes.content.data(guest, &buf);
+                }
+            }
+            Content::Runs(runs) => {
+                let first = runs.partition_point(|run| run.guest + run.len <= settled);
+                for run in runs[first..].iter().take_while(|run| run.file_offset < read) {
+                    let skip = settled.saturating_sub(run.guest);
+                    let (from, end) = (run.file_offset + skip, (run.file_offset + run.len).min(read));
+                    if from < end {
+                        let buf = Buf::alone((end - from) as usize);
+                        let read = self
+                            .store
+                            .read_one(&self.spec.object, &self.meta.version, from, buf)
+                            .await;
+                        let buf = read.map_err(staging("read", &self.object))?;
+                        hashes.content.data(run.guest + skip, &buf);
+                    }
+                }
             }
         }
-        Ok(Place { hashes, written })
+        Ok(())
     }
 
     /// Reads all that is left of the object and writes it.
@@ -325,10 +389,10 @@ impl Import {
 
     /// Leaves a journal for the next attempt, unless it is the volume that failed.
     async fn leave(&self, place: &Place, writer: &mut Writer<'_>, error: &Error) {
-        if matches!(error.kind(), Kind::Target(_) | Kind::Bug) {
+        if matches!(error.kind(), Kind::Target(_) | Kind::Bug | Kind::StagedCorrupt) {
             return;
         }
-        if let Some(states) = place.hashes.states()
+        if let Some(states) = place.states()
             && let Ok(Err(error)) = tokio::time::timeout(self.tuning.stall, writer.note(states)).await
         {
             tracing::warn!(%error, "what was written to the volume is not kept for the next attempt");
@@ -342,18 +406,72 @@ impl Import {
         progress: &Progress,
         stop: &CancellationToken,
     ) -> Result<(), Error> {
-        let Hasher { chunks, hashed, end } = Hasher::start(place.hashes.clone(), self.tuning.mark, self.meta.len)?;
-        let pool = Pool::new(CHUNK as usize, self.chunks());
-        let ranges = (place.read()..self.meta.len)
-            .step_by(RANGE as usize)
-            .map(|at| (at, RANGE.min(self.meta.len - at)));
-        let read = |offset, bufs| self.read(offset, bufs, progress).boxed();
-        let feed = feed(ranges, pool, read, chunks, stop, &self.object);
+        match place.decoder.take() {
+            Some(decoder) => self.unpack(place, decoder, writer, progress, stop).await,
+            None => self.copy(place, writer, progress, stop).await,
+        }
+    }
+
+    /// Reads what lies in the object as it is.
+    async fn copy(
+        &self,
+        place: &mut Place,
+        writer: &mut Writer<'_>,
+        progress: &Progress,
+        stop: &CancellationToken,
+    ) -> Result<(), Error> {
+        let (mark, len) = (self.tuning.mark, self.meta.len);
+        let Hasher { chunks, hashed, end } = Hasher::start(place.hashes.clone(), mark, len)?;
+        let feed = self.feed(place.read(), chunks, self.chunks(), progress, stop);
         let (read, written) = tokio::join!(feed, writer.run(hashed));
         // Whatever was hashed was written.
         place.hashes = end.hashes().await?;
         written?;
         read
+    }
+
+    /// Reads what is packed.
+    async fn unpack(
+        &self,
+        place: &mut Place,
+        decoder: Decoder,
+        writer: &mut Writer<'_>,
+        progress: &Progress,
+        stop: &CancellationToken,
+    ) -> Result<(), Error> {
+        let (from, half) = (decoder.at, self.chunks() / 2);
+        let unpacked = Pool::new(CHUNK as usize, half.max(2 * lanes::count() + 2));
+        let numbers = (self.tuning.mark, self.meta.len, self.spec.capacity);
+        let threads = Unpacking::start(place.hashes.clone(), decoder, &self.object, numbers, &unpacked)?;
+        let Unpacking { chunks, hashed, end } = threads;
+        let feed = self.feed(from, chunks, half, progress, stop);
+        let (read, written) = tokio::join!(feed, writer.run(hashed));
+        let (hashes, decoder, outcome) = end.place().await?;
+        place.hashes = hashes;
+        written?;
+        outcome?;
+        if read.is_ok() && decoder.at == self.meta.len {
+            return decoder.finish(&self.object);
+        }
+        place.decoder = Some(decoder);
+        read
+    }
+
+    /// Reads the object from `from` on.
+    async fn feed(
+        &self,
+        from: u64,
+        chunks: Vec<mpsc::Sender<Chunk>>,
+        memory: usize,
+        progress: &Progress,
+        stop: &CancellationToken,
+    ) -> Result<(), Error> {
+        let pool = Pool::new(CHUNK as usize, memory);
+        let ranges = (from..self.meta.len)
+            .step_by(RANGE as usize)
+            .map(|at| (at, RANGE.min(self.meta.len - at)));
+        let read = |offset, bufs| self.read(offset, bufs, progress).boxed();
+        feed(ranges, pool, read, chunks, stop, &self.object).await
     }
 
     /// Chunks that are read, hashed or written at one time, at most.
@@ -369,7 +487,10 @@ impl Import {
         let chunk = |buf: Buf| {
             let start = offset;
             offset += buf.len() as u64;
-            let spans = self.spans(start, offset);
+            let spans = match &self.content {
+                Content::Runs(runs) => content::spans(runs, start, offset, self.spec.capacity),
+                Content::Packed(_) => Vec::new(),
+            };
             Chunk {
                 offset: start,
                 buf,
@@ -377,21 +498,6 @@ impl Import {
             }
         };
         Ok(bufs.into_iter().map(chunk).collect())
-    }
-
-    /// What of the object between these bytes is content of the disk.
-    fn spans(&self, start: u64, end: u64) -> Vec<Span> {
-        let first = self.runs.partition_point(|run| run.file_offset + run.len <= start);
-        let within = self.runs[first..].iter().take_while(|run| run.file_offset < end);
-        within
-            .filter_map(|run| {
-                let from = run.file_offset.max(start);
-                let guest = run.guest + (from - run.file_offset);
-                let len = ((run.file_offset + run.len).min(end) - from).min(self.spec.capacity.saturating_sub(guest));
-                let (at, len) = ((from - start) as usize, len as usize);
-                (len > 0).then_some(Span { at, len, guest })
-            })
-            .collect()
     }
 
     fn compare(&self, what: &str, found: Digest, recorded: Digest) -> Result<(), Error> {
@@ -402,53 +508,6 @@ impl Import {
             "its {what} is {found}, and {recorded} was recorded by the export"
         )))
     }
-}
-
-/// Reads the tables of the staged image.
-async fn read_runs(
-    store: &Arc<dyn StagingStore>,
-    spec: &ImportSpec,
-    meta: &ObjectMeta,
-    object: &str,
-) -> Result<Vec<DataRun>, Error> {
-    let file = Arc::new(StagedFile::new(Arc::clone(store), spec.object.clone(), meta.clone()));
-    let wrong = |error: vmferry_image::Error| match error.kind() {
-        vmferry_image::Kind::Io | vmferry_image::Kind::Bug => {
-            let kind = staged::store_kind(&error).map_or(Kind::Image(error.kind()), Kind::Staging);
-            Error::new(kind, "read", object).source(error)
-        }
-        // We wrote it, and nothing of this can be in what we write.
-        _ => corrupt(object).source(error),
-    };
-    let source = Source::new(object, spec.staged_format, file);
-    let image = Image::open(source, &NoBacking, Limits::default())
-        .await
-        .map_err(wrong)?;
-    if image.capacity() != spec.capacity && image.capacity() != spec.capacity.next_multiple_of(512) {
-        let detail = format!(
-            "it is of a disk of {} bytes, and {} were exported",
-            image.capacity(),
-            spec.capacity
-        );
-        return Err(corrupt(object).detail(detail));
-    }
-    image.data_runs().await.map_err(wrong)
-}
-
-/// The allocation map of runs in guest order, cut at the capacity; `None` where they are not in order, in the file or on
-/// the disk.
-fn map_of(runs: &[DataRun], capacity: u64) -> Option<AllocationMap> {
-    let mut map = AllocationMap::builder(capacity);
-    let mut file_end = 0;
-    for run in runs {
-        if run.file_offset < file_end {
-            return None;
-        }
-        file_end = run.file_offset.checked_add(run.len)?;
-        let len = run.len.min(capacity.saturating_sub(run.guest));
-        map.data(run.guest.min(capacity), len).ok()?;
-    }
-    Some(map.build())
 }
 
 fn corrupt(object: &str) -> Error {

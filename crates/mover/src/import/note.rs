@@ -43,7 +43,7 @@ impl<'a> Notes<'a> {
     ///
     /// A note that the store does not take is not worth an error: the next one may be taken.
     pub(super) fn note(&mut self, states: States, written: u64) -> BoxFuture<'a, Result<bool, Error>> {
-        self.last = (Instant::now(), states.0.len);
+        self.last = (Instant::now(), states.object.len);
         let journal = Journal::new(self.what.clone(), states, written);
         let (sink, store, key) = (self.sink, self.store, self.key);
         async move {

@@ -77,10 +77,11 @@ impl<'a> Writer<'a> {
                     self.notes.noted(noted?);
                 }
                 next = hashed.recv() => match next {
-                    Some(Hashed { chunk, states }) => {
-                        let end = chunk.end();
+                    Some(Hashed { chunk, done, states }) => {
                         self.chunk(chunk).await?;
-                        if let Some(states) = states.filter(|_| self.noting.is_none() && self.notes.due(end)) {
+                        self.progress.advance(done);
+                        let due = |states: &States| self.noting.is_none() && self.notes.due(states.object.len);
+                        if let Some(states) = states.filter(due) {
                             self.settle().await?;
                             self.noting = Some(self.notes.note(states, self.at));
                         }
@@ -120,7 +121,6 @@ impl<'a> Writer<'a> {
     }
 
     async fn chunk(&mut self, chunk: Chunk) -> Result<(), Error> {
-        let len = chunk.buf.len() as u64;
         let mut places = Vec::new();
         for span in &chunk.spans {
             self.places(*span, &mut places)?;
@@ -135,7 +135,6 @@ impl<'a> Writer<'a> {
                 }
             }
         }
-        self.progress.advance(len);
         Ok(())
     }
 
@@ -144,8 +143,10 @@ impl<'a> Writer<'a> {
     fn places(&self, mut span: Span, places: &mut Vec<(u64, Span)>) -> Result<(), Error> {
         while span.len > 0 {
             let Some((offset, run)) = self.layout.file_offset(span.guest) else {
-                return Err(Error::new(Kind::Bug, "write", "the volume")
-                    .detail(format!("the data at {} has no place in it", span.guest)));
+                return Err(Error::new(Kind::StagedCorrupt, "write", "the volume").detail(format!(
+                    "the image has data at {} that its own tables do not name",
+                    span.guest
+                )));
             };
             let len = span.len.min(usize::try_from(run).unwrap_or(usize::MAX));
             match places.last_mut() {

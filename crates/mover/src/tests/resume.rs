@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use vmferry_image::ImageFormat::Qcow2;
+use vmferry_image::ImageFormat::{self, Qcow2, Vmdk};
 use vmferry_staging::StagingStore as _;
 
 use super::support::*;
@@ -14,10 +14,10 @@ use crate::{ExportSpec, Kind, Progress, Report};
 const EXTENTS: [(u64, u64); 3] = [(4096, 3 * MIB), (6 * MIB + 70_000, 5 * MIB), (30 * MIB, 300_000)];
 const CAPACITY: u64 = 32 * MIB;
 
-async fn untroubled(disk: &std::path::Path) -> Report {
+async fn untroubled(disk: &std::path::Path, format: ImageFormat) -> Report {
     let lab = Lab::new();
     let source = FileSource::raw(disk).await;
-    export(&source, &*lab.store(), &spec(Qcow2, "frozen-1")).await.unwrap()
+    export(&source, &*lab.store(), &spec(format, "frozen-1")).await.unwrap()
 }
 
 /// The ways in which stores take parts: one at a time or several, with a list of those that arrived or without.
@@ -46,11 +46,11 @@ fn at_risk(ways: &Ways) -> usize {
 async fn a_store_that_dies_at_any_call() {
     let disks = Lab::new();
     let disk = disks.disk("disk.raw", CAPACITY, &EXTENTS, 1);
-    let expected = untroubled(&disk).await;
+    let expected = untroubled(&disk, Qcow2).await;
     for ways in ways() {
         for fault in [Fault::Before, Fault::After] {
             let mut patience = 0;
-            while !dies_at(patience, fault, &ways, &disk, &expected).await {
+            while !dies_at(patience, fault, &ways, &disk, Qcow2, &expected).await {
                 // Every call of the beginning; later, parts and journals take turns.
                 patience += if patience < 6 { 1 } else { 3 };
             }
@@ -59,15 +59,38 @@ async fn a_store_that_dies_at_any_call() {
     }
 }
 
+/// The same of a VMDK, whose parts end in the middle of what is packed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_dies_while_a_vmdk_is_packed() {
+    let disks = Lab::new();
+    let disk = disks.disk("disk.raw", CAPACITY, &EXTENTS, 1);
+    let expected = untroubled(&disk, Vmdk).await;
+    let [alone, _, _, listed] = ways();
+    for (ways, fault) in [(alone, Fault::After), (listed, Fault::Before)] {
+        let mut patience = 5;
+        while !dies_at(patience, fault, &ways, &disk, Vmdk, &expected).await {
+            patience += 1;
+        }
+        assert!(patience > 10, "the export has fewer calls than parts: {patience}");
+    }
+}
+
 /// Whether the export came to its end before the store died.
-async fn dies_at(patience: i64, fault: Fault, ways: &Ways, disk: &std::path::Path, expected: &Report) -> bool {
+async fn dies_at(
+    patience: i64,
+    fault: Fault,
+    ways: &Ways,
+    disk: &std::path::Path,
+    format: ImageFormat,
+    expected: &Report,
+) -> bool {
     let lab = Lab::new();
     if let Some(listed) = &ways.listed {
         listed.lock().unwrap().clear();
     }
     let source = FileSource::raw(disk).await;
     let first = Faulty::new(lab.store(), patience, fault).with(ways.clone());
-    let attempt = export(&source, &first, &spec(Qcow2, "frozen-1")).await;
+    let attempt = export(&source, &first, &spec(format, "frozen-1")).await;
     let finished = attempt.is_ok();
     if let Err(error) = attempt {
         let unreachable = Kind::Staging(vmferry_staging::Kind::Unreachable);
@@ -75,13 +98,13 @@ async fn dies_at(patience: i64, fault: Fault, ways: &Ways, disk: &std::path::Pat
     }
     let second = Faulty::new(lab.store(), i64::MAX, fault).with(ways.clone());
     let source = FileSource::raw(disk).await;
-    let report = export(&source, &second, &spec(Qcow2, "frozen-1")).await.unwrap();
+    let report = export(&source, &second, &spec(format, "frozen-1")).await.unwrap();
     assert_eq!(
         (report.len, report.checksum, report.content_digest),
         (expected.len, expected.checksum, expected.content_digest),
         "{fault:?} {patience} {ways:?}"
     );
-    same_disk(&lab.path("staging/ns/migration/disk-0"), Qcow2, disk);
+    same_disk(&lab.path("staging/ns/migration/disk-0"), format, disk);
     assert_eq!(lab.staged(), [".disk-0.note", "disk-0", "migration", "ns"]);
     let again = {
         let (first, second) = (first.puts.lock().unwrap(), second.puts.lock().unwrap());
@@ -102,7 +125,7 @@ async fn dies_at(patience: i64, fault: Fault, ways: &Ways, disk: &std::path::Pat
 async fn an_export_goes_on_by_itself() {
     let disks = Lab::new();
     let disk = disks.disk("disk.raw", CAPACITY, &EXTENTS, 1);
-    let expected = untroubled(&disk).await;
+    let expected = untroubled(&disk, Qcow2).await;
     let tuning = Tuning {
         patience: Some((2, Duration::from_millis(1))),
         ..SMALL
@@ -145,7 +168,7 @@ async fn large_parts_flow_past() {
         memory: 0,
         ..spec(Qcow2, "frozen-1")
     };
-    let expected = untroubled(&disk).await;
+    let expected = untroubled(&disk, Qcow2).await;
     let tuning = Tuning {
         part_size: Some(20 * MIB),
         patience: Some((2, Duration::from_millis(1))),
@@ -174,7 +197,7 @@ async fn large_parts_flow_past() {
 async fn a_process_that_dies_at_any_time() {
     let disks = Lab::new();
     let disk = disks.disk("disk.raw", CAPACITY, &EXTENTS, 1);
-    let expected = untroubled(&disk).await;
+    let expected = untroubled(&disk, Qcow2).await;
     let lab = Lab::new();
     let mut micros = 500;
     let (mut attempts, mut moved) = (0, 0);

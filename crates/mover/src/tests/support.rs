@@ -194,6 +194,12 @@ impl FileSink {
         })
     }
 
+    /// Empties a file that may be there.
+    pub(super) async fn anew(path: &Path, concurrency: usize) -> Arc<Self> {
+        drop(std::fs::File::create(path).unwrap());
+        Self::reopen(path, concurrency, 0).await
+    }
+
     /// Goes on behind the first `kept` bytes of a file that is there.
     pub(super) async fn reopen(path: &Path, concurrency: usize, kept: u64) -> Arc<Self> {
         let writer = LocalFileWriter::open(path).await.unwrap();
@@ -272,7 +278,7 @@ pub(super) struct Faulty {
     patience: AtomicI64,
     fault: Fault,
     ways: Ways,
-    /// Reads that succeed, before every second one fails.
+    /// Reads of content that succeed, before every second one fails.
     reads: AtomicI64,
     /// Bytes that were read.
     pub(super) read: AtomicUsize,
@@ -300,7 +306,7 @@ impl Faulty {
         Self { ways, ..self }
     }
 
-    /// Every second read fails, after so many.
+    /// Every second read of content fails, after so many.
     pub(super) fn fails_to_read(self, after: i64) -> Self {
         self.reads.store(after, Ordering::SeqCst);
         self
@@ -352,7 +358,11 @@ impl StagingStore for Faulty {
         offset: u64,
         bufs: Vec<Buf>,
     ) -> Result<Vec<Buf>, StagingError> {
-        let left = self.reads.fetch_sub(1, Ordering::SeqCst);
+        // Tables are read into one buffer, the content into several.
+        let left = match bufs.len() {
+            1 => i64::MAX,
+            _ => self.reads.fetch_sub(1, Ordering::SeqCst),
+        };
         if left <= 0 && left % 2 == 0 {
             self.faults.fetch_add(1, Ordering::SeqCst);
             if self.fault == Fault::Hang {

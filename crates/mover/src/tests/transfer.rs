@@ -5,10 +5,11 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use proptest::prelude::*;
-use vmferry_image::ImageFormat::{self, Qcow2, Raw};
+use vmferry_image::ImageFormat::{self, Qcow2, Raw, Vmdk};
 use vmferry_staging::StagingStore as _;
 
 use super::support::*;
+use crate::export::export_tuned;
 use crate::{Kind, Progress, verify_volume};
 
 const SPREAD: [(u64, u64); 4] = [
@@ -76,7 +77,7 @@ async fn there_and_back(source: ImageFormat, staged: ImageFormat, target: ImageF
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_pair_of_formats() {
     for source in [Raw, Qcow2] {
-        for staged in [Raw, Qcow2] {
+        for staged in [Raw, Qcow2, Vmdk] {
             for target in [Raw, Qcow2] {
                 there_and_back(source, staged, target, 1, 0).await;
             }
@@ -84,9 +85,39 @@ async fn every_pair_of_formats() {
     }
 }
 
+/// What is staged as VMDK is what QEMU takes it for, also of a disk that is no whole grain, and of an empty one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_is_staged_as_vmdk() {
+    for (capacity, extents) in [
+        (20 * MIB, &SPREAD[..]),
+        (40 * MIB + 3 * 512, &[(0, 40 * MIB + 3 * 512)]),
+        (MIB, &[]),
+    ] {
+        let lab = Lab::new();
+        let raw = lab.disk("disk.raw", capacity, extents, 1);
+        let source = FileSource::raw(&raw).await;
+        let spec = spec(Vmdk, "frozen-1");
+        let (progress, cancel) = (Progress::default(), CancellationToken::new());
+        let sent = export_tuned(&*source, &*lab.store(), &spec, &progress, &cancel, SMALL)
+            .await
+            .unwrap();
+        let object = lab.path("staging/ns/migration/disk-0");
+        assert_eq!(sent.len, std::fs::metadata(&object).unwrap().len());
+        assert_eq!(
+            (progress.snapshot().done, progress.snapshot().total),
+            (sent.len, sent.len)
+        );
+        same_disk(&object, Vmdk, &raw);
+        let (elsewhere, raw_spec) = (Lab::new(), super::support::spec(Raw, "frozen-1"));
+        let plain = export(&source, &*elsewhere.store(), &raw_spec).await.unwrap();
+        assert_eq!(sent.content_digest, plain.content_digest);
+    }
+}
+
 #[tokio::test]
 async fn a_disk_grows_on_its_way() {
     there_and_back(Raw, Qcow2, Raw, 4, 13 * MIB).await;
+    there_and_back(Raw, Vmdk, Qcow2, 4, 13 * MIB).await;
     there_and_back(Raw, Qcow2, Qcow2, 4, 13 * MIB).await;
 }
 
@@ -165,6 +196,41 @@ async fn one_wrong_byte_in_staging_is_found() {
 }
 
 #[tokio::test]
+async fn one_wrong_byte_in_a_staged_vmdk_is_found() {
+    use std::os::unix::fs::FileExt as _;
+    let lab = Lab::new();
+    let source = FileSource::raw(&lab.disk("disk.raw", 20 * MIB, &SPREAD, 1)).await;
+    let export_spec = spec(Vmdk, "frozen-1");
+    let sent = export(&source, &*lab.store(), &export_spec).await.unwrap();
+    let object = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(lab.path("staging/ns/migration/disk-0"))
+        .unwrap();
+    // The header, the padding before the grains, a marker, a grain, the footer, the end marker.
+    let places = [
+        0,
+        60_000,
+        65_536,
+        65_536 + 700,
+        sent.len / 2,
+        sent.len - 1000,
+        sent.len - 1,
+    ];
+    for (index, at) in places.into_iter().enumerate() {
+        let mut byte = [0];
+        object.read_exact_at(&mut byte, at).unwrap();
+        object.write_all_at(&[byte[0] ^ 1], at).unwrap();
+        let sink = FileSink::create(&lab.path(&format!("volume-{index}")), 1).await;
+        let spec = import_spec(&export_spec, &sent, 20 * MIB, Raw);
+        let error = import(lab.store(), spec, Arc::clone(&sink)).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::StagedCorrupt, "byte {at}: {error}");
+        assert!(!sink.is_finished());
+        object.write_all_at(&byte, at).unwrap();
+    }
+}
+
+#[tokio::test]
 async fn an_object_of_another_disk_is_refused() {
     let lab = Lab::new();
     let source = FileSource::raw(&lab.disk("disk.raw", 20 * MIB, &SPREAD, 1)).await;
@@ -215,6 +281,7 @@ proptest! {
         raw_extents in prop::collection::vec((0u64..2 * MIB, 1u64..MIB), 0..12),
         tail in 0u64..3000,
         target_raw in any::<bool>(),
+        packed in any::<bool>(),
         concurrency in 1usize..5,
     ) {
         let mut at = 0;
@@ -225,7 +292,7 @@ proptest! {
         runtime.block_on(async {
             let lab = Lab::new();
             let raw = lab.disk("disk.raw", capacity, &extents, 1);
-            let export_spec = spec(Qcow2, "frozen-1");
+            let export_spec = spec(if packed { Vmdk } else { Qcow2 }, "frozen-1");
             let sent = export(&*FileSource::raw(&raw).await, &*lab.store(), &export_spec).await.unwrap();
             let sink = FileSink::create(&lab.path("volume"), concurrency).await;
             import(lab.store(), import_spec(&export_spec, &sent, capacity, target), sink).await.unwrap();
