@@ -90,6 +90,11 @@ fn is_exported_again(place: &Place) {
 }
 
 #[test]
+fn what_is_replaced_in_s3_is_exported_again() {
+    is_exported_again(&Place::s3());
+}
+
+#[test]
 fn what_rots_on_http_is_exported_again() {
     is_exported_again(&Place::apache());
 }

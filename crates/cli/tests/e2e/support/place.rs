@@ -1,6 +1,7 @@
 //! Staging storage of each kind, at a real server and by a way that can be cut.
 
 use std::fs;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -202,28 +203,36 @@ impl Place {
         run(&mut curl);
     }
 
-    /// Changes a byte in the middle of the largest object, on the server's disk.
+    /// Changes a byte in the middle of the largest object: on the server's disk, or by putting another object in its place.
     #[track_caller]
     pub fn rot(&self) {
-        use std::os::unix::fs::FileExt as _;
         let folder: PathBuf = match &self.server {
             Server::Apache(server) => server.root().to_owned(),
             Server::Nginx(server) => server.root().to_owned(),
             Server::Nfs(server, _) => server.folder(),
-            Server::S3(_) => panic!("SeaweedFS keeps its objects in files of its own"),
+            Server::S3(server) => return self.replace(server),
         };
         let files = files_below(&folder);
         let object = files
             .iter()
             .max_by_key(|path| fs::metadata(path).map_or(0, |file| file.len()));
-        let file = fs::File::options()
-            .read(true)
-            .write(true)
-            .open(object.unwrap())
-            .unwrap();
-        let (mut byte, middle) = ([0], file.metadata().unwrap().len() / 2);
-        file.read_exact_at(&mut byte, middle).unwrap();
-        file.write_all_at(&[!byte[0]], middle).unwrap();
+        flip(object.unwrap());
+    }
+
+    fn replace(&self, server: &SeaweedFs) {
+        let everything = server.everything(SeaweedFs::BUCKET);
+        let is_object = |name: &&String| name.ends_with(".qcow2") && !name.contains("/.");
+        let key = everything.iter().find(is_object).unwrap();
+        let key = key.strip_prefix("/buckets/").unwrap();
+        let copy = tempfile::NamedTempFile::new().unwrap();
+        self.fetch(&format!("s3://{key}"), copy.path());
+        flip(copy.path());
+        let user = format!("{}:{}", SeaweedFs::KEY.0, SeaweedFs::KEY.1);
+        run(Command::new("curl")
+            .args(["--silent", "--show-error", "--fail"])
+            .args(["--aws-sigv4", "aws:amz:us-east-1:s3", "--user", &user, "--upload-file"])
+            .arg(copy.path())
+            .arg(format!("{}/{key}", server.url())));
     }
 
     /// Kills the server and starts it again.
@@ -256,4 +265,12 @@ impl Place {
 fn without_root(mut files: Vec<String>) -> Vec<String> {
     files.retain(|name| name != "staged");
     files
+}
+
+/// Changes the byte in the middle of a file.
+fn flip(path: &Path) {
+    let file = fs::File::options().read(true).write(true).open(path).unwrap();
+    let (mut byte, middle) = ([0], file.metadata().unwrap().len() / 2);
+    file.read_exact_at(&mut byte, middle).unwrap();
+    file.write_all_at(&[!byte[0]], middle).unwrap();
 }
