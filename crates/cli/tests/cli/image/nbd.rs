@@ -101,5 +101,5 @@ fn a_server_that_fails_is_said() {
     let full = Served::start(&bench, "full", &["--image-opts", options]);
     bench
         .run(&["image", "convert", "disk.raw", &full.place])
-        .refused(1, &["no space left", "make room"]);
+        .refused(1, &["errno 28", "make room"]);
 }

@@ -60,7 +60,7 @@ fn a_web_server_holds_images() {
     bench.run(&["image", "info", &theirs]).refused(1, &["theirs.qcow2"]);
     bench
         .run(&["image", "info", "--allowed-storage-hosts", "other.example", &theirs])
-        .refused(1, &["127.0.0.1"]);
+        .refused(2, &["127.0.0.1"]);
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn a_bucket_holds_images() {
     let server = SeaweedFs::start();
     let (key, secret) = SeaweedFs::KEY;
     let manifest = format!(
-        "apiVersion: v1\nkind: Secret\nmetadata: {{name: s3}}\nstringData: {{accessKeyId: {key}, secretAccessKey: \"{secret}\"}}\n"
+        "apiVersion: v1\nkind: Secret\nmetadata: {{name: s3}}\nstringData: {{accessKey: {key}, secretKey: \"{secret}\"}}\n"
     );
     bench.write("secret.yaml", &manifest);
     let (endpoint, folder) = (server.url(), format!("s3://{}/images", SeaweedFs::BUCKET));
