@@ -36,7 +36,8 @@ struct Disk {
     format: &'static str,
     virtual_size: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    disk_usage: Option<u64>,
+    #[serde(rename = "diskUsage")]
+    usage: Option<u64>,
 }
 
 /// Shows what an image is. Its backing files are not opened.
@@ -55,7 +56,7 @@ pub async fn info(args: &Look) -> Result<Code, Failure> {
             name: located.name,
             format: located.format.as_str(),
             virtual_size: image.capacity(),
-            disk_usage,
+            usage: disk_usage,
         }),
     };
     if args.shown.as_json() {
@@ -76,7 +77,7 @@ fn rows(told: &Told) -> Vec<(&'static str, String)> {
                 ("format", disk.format.to_owned()),
                 ("virtual size", bytes(disk.virtual_size)),
             ];
-            rows.extend(disk.disk_usage.map(|usage| ("on the disk", bytes(usage))));
+            rows.extend(disk.usage.map(|usage| ("on the disk", bytes(usage))));
             rows
         }
         Told::Native(native) => native_rows(native),

@@ -82,7 +82,7 @@ pub async fn write(
         memory: MEMORY,
     };
     let (source, progress) = (Arc::new(Disk(Arc::clone(image))), Arc::new(Progress::default()));
-    let exported = export_disk(source, Arc::clone(&store), spec, progress, stop.clone()).await;
+    let exported = Box::pin(export_disk(source, Arc::clone(&store), spec, progress, stop.clone())).await;
     let undo = async {
         if exported.is_err() {
             store.abort(&key).await?;
@@ -258,7 +258,7 @@ mod tests {
             secret: None,
             region: Some("r".into()),
             endpoint: None,
-            hosts: Default::default(),
+            hosts: crate::args::StorageHosts::default(),
         };
         plan(&object, &access)
     }

@@ -9,7 +9,7 @@ use crate::exit::Failure;
 
 /// How much may wait for being hashed, in buffers.
 pub const QUEUE: usize = 4;
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// What is hashed next.
 pub enum Feed {
