@@ -1,4 +1,7 @@
 //! From a disk into staging.
+//!
+//! Zeros within allocated data are left out of a VMDK, whose grains find their places as they come. In a planned layout (qcow2, raw)
+//! every place, and with it the object's SHA-256, is fixed before the first byte is read, so there they are sent.
 
 mod journal;
 mod plan;
@@ -205,7 +208,7 @@ impl Export<'_> {
         let mut parts: Vec<Part> = found.arrived.values().cloned().collect();
         let mut journal = found.journal.clone();
         if journal.sealed.is_none() {
-            let pass = self.pass(found, cancel);
+            let pass = Box::pin(self.pass(found, cancel));
             let passed = self.progress.watch(&self.object, stall, pass).await?;
             let hashes = passed.hashes;
             (parts, journal) = (passed.parts, passed.journal);

@@ -1,4 +1,7 @@
 //! From staging into a volume.
+//!
+//! The object is read once, front to back, and its data must come in the order of the disk, as in all that is staged here:
+//! an image whose clusters or grains are out of order is refused as not the one that was exported.
 
 mod content;
 mod journal;

@@ -52,7 +52,7 @@ impl<'a> Notes<'a> {
                 match timeout(LIMIT, journal.save(store, key)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => {
-                        tracing::warn!(%error, "an import that breaks off now repeats more than it should")
+                        tracing::warn!(%error, "an import that breaks off now repeats more than it should");
                     }
                     Err(_) => tracing::warn!(%key, "the store is slow to take the journal of the import"),
                 }
