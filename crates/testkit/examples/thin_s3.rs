@@ -125,6 +125,12 @@ impl Request {
             .find_map(|(key, value)| (key == name).then_some(value))
     }
 
+    /// The headers that an object keeps, as lines of a head.
+    fn metadata(&self) -> String {
+        let kept = self.headers.iter().filter(|(name, _)| name.starts_with("x-amz-meta-"));
+        kept.map(|(name, value)| format!("{name}: {value}\r\n")).collect()
+    }
+
     fn len(&self) -> u64 {
         self.header("content-length")
             .and_then(|len| len.parse().ok())
@@ -176,6 +182,7 @@ fn answer(store: &Store, request: &Request, stream: &mut BufReader<TcpStream>, c
             let id = store.new_id();
             let folder = store.upload(&id);
             fs::create_dir_all(&folder)?;
+            fs::write(folder.join("metadata"), request.metadata())?;
             store_body(stream, &folder.join("00001"), request.len(), chunk)?;
             publish(store, &folder, &object, &id)?;
             say(stream, "200 OK", &format!("ETag: \"{id}\"\r\n"), "")
@@ -184,6 +191,7 @@ fn answer(store: &Store, request: &Request, stream: &mut BufReader<TcpStream>, c
             skip(stream, request.len())?;
             let id = store.new_id();
             fs::create_dir_all(store.upload(&id))?;
+            fs::write(store.upload(&id).join("metadata"), request.metadata())?;
             let bucket = request.path.split('/').nth(1).unwrap_or_default();
             let body = format!(
                 "<InitiateMultipartUploadResult><Bucket>{bucket}</Bucket><Key>k</Key><UploadId>{id}</UploadId></InitiateMultipartUploadResult>"
@@ -242,6 +250,7 @@ fn read(stream: &mut BufReader<TcpStream>, request: &Request, object: &Path, chu
         return refuse(stream, "404 Not Found", "NoSuchKey");
     };
     let etag = format!("\"{etag}\"");
+    let metadata = fs::read_to_string(object.join("metadata")).unwrap_or_default();
     if request.header("if-match").is_some_and(|wanted| wanted != etag) {
         return refuse(stream, "412 Precondition Failed", "PreconditionFailed");
     }
@@ -259,7 +268,7 @@ fn read(stream: &mut BufReader<TcpStream>, request: &Request, object: &Path, chu
     };
     let head = format!(
         "HTTP/1.1 {status}\r\nContent-Length: {}\r\nContent-Range: bytes {from}-{}/{len}\r\nETag: {etag}\r\n\
-         Accept-Ranges: bytes\r\nLast-Modified: Wed, 21 Oct 2015 07:28:00 GMT\r\n\r\n",
+         Accept-Ranges: bytes\r\nLast-Modified: Wed, 21 Oct 2015 07:28:00 GMT\r\n{metadata}\r\n",
         to.saturating_sub(from),
         to.saturating_sub(1)
     );
