@@ -23,6 +23,7 @@ rustup run nightly rustc --version > /dev/null 2>&1 || {
 }
 command -v cargo-fuzz > /dev/null || cargo install --quiet cargo-fuzz --locked --root "$tools"
 
+# shellcheck disable=SC2046 # A word for each target.
 [ $# -gt 0 ] || set -- $(sed -n 's/^name = "\(.*\)"$/\1/p' Cargo.toml | tail -n +2)
 nice -n 15 cargo +nightly fuzz build --sanitizer none --target-dir "$CARGO_TARGET_DIR"
 

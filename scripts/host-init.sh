@@ -45,7 +45,11 @@ start_system() {
     await nc -z "$address" 16509
 }
 
+# Whether the daemon answers: its socket is there a moment before it listens.
+answers() { virsh -q -c "$uri" uri >/dev/null 2>&1; }
+
 define_pool() {
+    await answers
     virsh -q -c "$uri" pool-define-as default dir --target "$dir/pool" >/dev/null
     virsh -q -c "$uri" pool-start default >/dev/null
     virsh -q -c "$uri" pool-autostart default >/dev/null

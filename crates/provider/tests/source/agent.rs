@@ -1,8 +1,11 @@
 //! Freezing a VM whose guest agent answers, is slow, or does not answer. One guest for many cases: a Linux takes long to boot.
 
+use std::fs::File;
+use std::io::{Seek as _, SeekFrom};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use tempfile::NamedTempFile;
 use vmferry_provider::libvirt::Libvirt;
 use vmferry_provider::{Kind, SourceHost, Vm};
 use vmferry_testkit::{DiskSpec, Format, GuestSpec, Host, MIB, World, image, run, try_run, wait_for};
@@ -124,12 +127,16 @@ async fn needs_recovery(libvirt: &Libvirt, vm: &Vm, id: &vmferry_provider::Froze
     let disk = libvirt.open_disk(vm, id, "vda").await.unwrap();
     let copy = copy(&*disk).await;
     disk.finish().await.unwrap();
-    let root = format!("{}?offset={ROOT_START}", copy.path().display());
-    let header = run(Command::new("dumpe2fs").args(["-h", &root]));
+    // A file of its own: some versions of these tools take a path with an offset for a label.
+    let (mut disk, mut root) = (File::open(copy.path()).unwrap(), NamedTempFile::new().unwrap());
+    disk.seek(SeekFrom::Start(ROOT_START)).unwrap();
+    std::io::copy(&mut disk, &mut root).unwrap();
+    let root = root.path();
+    let header = run(Command::new("dumpe2fs").arg("-h").arg(root));
     let recovery = header.contains("needs_recovery");
     assert!(header.contains("Filesystem state:         clean"), "{header}");
     if !recovery {
-        try_run(Command::new("e2fsck").args(["-f", "-n", &root])).unwrap();
+        try_run(Command::new("e2fsck").args(["-f", "-n"]).arg(root)).unwrap();
     }
     recovery
 }

@@ -11,8 +11,13 @@ use vmferry_testkit::poll;
 
 use super::{Crossing, Record};
 
-/// How long a run may take in a debug build while other tests run.
-const LIMIT: Duration = Duration::from_secs(150);
+/// How long a run may take in a debug build while other tests run, in seconds. `VMFERRY_TEST_LIMIT` says otherwise where there is much to move.
+const LIMIT: u64 = 150;
+
+fn limit() -> Duration {
+    let set = std::env::var("VMFERRY_TEST_LIMIT").ok();
+    Duration::from_secs(set.and_then(|seconds| seconds.parse().ok()).unwrap_or(LIMIT))
+}
 
 /// Where a run works: manifests, state and staging, each test its own.
 #[derive(Debug)]
@@ -81,7 +86,7 @@ impl Ferry {
         let mut args = vec!["run".to_owned(), "--verify".to_owned(), "readback".to_owned()];
         args.extend([
             "--timeout".to_owned(),
-            "120s".to_owned(),
+            format!("{}s", limit().as_secs() * 4 / 5),
             "--state".to_owned(),
             self.state().display().to_string(),
         ]);
@@ -147,11 +152,11 @@ impl Ran {
     /// Waits for its end, and that it leaves no process behind.
     #[track_caller]
     pub fn end(mut self) -> Outcome {
-        let status = poll(LIMIT, || self.child.try_wait().unwrap());
+        let status = poll(limit(), || self.child.try_wait().unwrap());
         let text = fs::read_to_string(&self.log).unwrap();
         let Some(status) = status else {
             self.kill();
-            panic!("vmferry did not end in {LIMIT:?}. It said:\n{text}");
+            panic!("vmferry did not end in {:?}. It said:\n{text}", limit());
         };
         let left = poll(Duration::from_secs(5), || group_is_empty(self.child.id()).then_some(()));
         assert!(
@@ -202,7 +207,7 @@ impl Ran {
     /// Kills it with SIGKILL as soon as the record of a migration is in this phase. False where it ended or passed on before.
     pub fn kill_in(mut self, name: &str, phase: &str) -> bool {
         let start = Instant::now();
-        while start.elapsed() < LIMIT && self.child.try_wait().unwrap().is_none() {
+        while start.elapsed() < limit() && self.child.try_wait().unwrap().is_none() {
             if Record::read(&self.state, name).is_some_and(|record| record.phase() == phase) {
                 self.kill();
                 // What is durable when it died is what counts.

@@ -221,7 +221,8 @@ impl Place {
 
     fn replace(&self, server: &SeaweedFs) {
         let everything = server.everything(SeaweedFs::BUCKET);
-        let is_object = |name: &&String| name.ends_with(".qcow2") && !name.contains("/.");
+        let is_object =
+            |name: &&String| Path::new(name).extension().is_some_and(|end| end == "qcow2") && !name.contains("/.");
         let key = everything.iter().find(is_object).unwrap();
         let key = key.strip_prefix("/buckets/").unwrap();
         let copy = tempfile::NamedTempFile::new().unwrap();

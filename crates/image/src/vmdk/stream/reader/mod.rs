@@ -86,6 +86,10 @@ struct Head {
 
 /// How far the reader came.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a part of the file that came or did not, whatever of the others"
+)]
 struct Progress {
     grains: u64,
     /// The first sector of the disk after the last grain in order.
@@ -219,11 +223,12 @@ impl Reader {
         if !matches!(self.stage, Stage::Marker | Stage::End) || !self.pending.is_empty() {
             return Err(self.corrupt("it is cut off"));
         }
+        let is_whole = footer || (directory && end);
         match head.expected {
             Some(expected) if expected != grains => {
                 return Err(self.corrupt(&format!("it holds {grains} grains, and its tables name {expected}")));
             }
-            None if !footer && !(directory && end) => {
+            None if !is_whole => {
                 return Err(
                     self.corrupt("it is cut off: there is no footer, and no grain directory with an end marker")
                 );
@@ -373,12 +378,16 @@ impl Reader {
                 return Err(self.corrupt(&format!("a marker of type {kind} announces {value} sectors")));
             }
         };
-        self.at += SECTOR;
-        if let Stage::Directory(bytes) = self.stage {
-            self.at += bytes;
-            self.progress.directory = true;
+        match self.stage {
+            // Who takes the reader up before the table or footer is whole goes on at its marker.
+            Stage::Table | Stage::Footer => return Ok(()),
+            Stage::Directory(bytes) => {
+                self.at += bytes;
+                self.progress.directory = true;
+            }
+            _ => self.progress.end = matches!(self.stage, Stage::End),
         }
-        self.progress.end = matches!(self.stage, Stage::End);
+        self.at += SECTOR;
         Ok(())
     }
 
@@ -429,7 +438,7 @@ impl Reader {
             let at = self.at;
             return Err(self.corrupt(&format!("the grain table at byte {at} names other grains than came")));
         }
-        self.at += table.len() as u64;
+        self.at += SECTOR + table.len() as u64;
         Ok(())
     }
 
@@ -440,7 +449,7 @@ impl Reader {
             return Err(self.corrupt("its footer is of another disk than its header"));
         }
         self.progress.footer = true;
-        self.at += SECTOR;
+        self.at += 2 * SECTOR;
         Ok(())
     }
 

@@ -157,7 +157,10 @@ async fn a_file_is_gone_on_with_only_as_it_was_left() {
     assert!(std::fs::read(path_of(&host, &made)).unwrap() == expected);
 
     // Cut short, it is left as it is.
-    let file = std::fs::File::options().write(true).open(path_of(&host, &made)).unwrap();
+    let file = std::fs::File::options()
+        .write(true)
+        .open(path_of(&host, &made))
+        .unwrap();
     file.set_len(10 << 20).unwrap();
     assert!(reopen(8 * MIB).await.is_none());
     assert_eq!(path_of(&host, &made).metadata().unwrap().len(), 10 << 20);
