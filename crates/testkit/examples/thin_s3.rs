@@ -128,7 +128,9 @@ impl Request {
     /// The headers that an object keeps, as lines of a head.
     fn metadata(&self) -> String {
         let kept = self.headers.iter().filter(|(name, _)| name.starts_with("x-amz-meta-"));
-        kept.map(|(name, value)| format!("{name}: {value}\r\n")).collect()
+        kept.fold(String::new(), |text, (name, value)| {
+            format!("{text}{name}: {value}\r\n")
+        })
     }
 
     fn len(&self) -> u64 {
