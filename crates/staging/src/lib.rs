@@ -13,7 +13,6 @@ mod error;
 mod hosts;
 mod key;
 mod port;
-#[allow(dead_code, unused_imports, reason = "the stores that use it land one by one")]
 mod web;
 
 pub mod conformance;

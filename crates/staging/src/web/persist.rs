@@ -15,18 +15,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// The wait after the first try; it doubles each time.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 
-/// Does `work` until it succeeds, fails for good, or patience ends. It is given the number of the try, from 0. For calls that may be made twice.
-pub(crate) async fn persist<T>(mut work: impl AsyncFnMut(u32) -> Result<T, Trouble>) -> Result<T, Trouble> {
-    let mut tries = Tries::new();
-    loop {
-        match work(tries.failed).await {
-            Err(trouble) => tries.again(trouble).await?,
-            outcome => return outcome,
-        }
-    }
-}
-
-/// The tries of one call, for where [`persist`] cannot be used: its futures are not known to be `Send` when they borrow.
+/// The tries of one call that may be made twice. (Not a function around the call: its future would not be known to be `Send`.)
 #[derive(Debug)]
 pub(crate) struct Tries {
     start: Instant,
@@ -44,8 +33,11 @@ impl Tries {
     /// Waits until it is time to try again after `trouble`, or gives it back where that would not help any more.
     pub(crate) async fn again(&mut self, trouble: Trouble) -> Result<(), Trouble> {
         self.failed += 1;
-        let wait = trouble.wait.unwrap_or(FIRST_WAIT * 2_u32.pow(self.failed - 1));
-        let wait = wait.mul_f64(rand::random_range(0.5..1.5));
+        // Never earlier than the server asked for.
+        let wait = match trouble.wait {
+            Some(asked) => asked.mul_f64(rand::random_range(1.0..1.5)),
+            None => (FIRST_WAIT * 2_u32.pow(self.failed - 1)).mul_f64(rand::random_range(0.5..1.5)),
+        };
         if !is_passing(trouble.kind) || self.failed == TRIES || self.start.elapsed() + wait > PATIENCE {
             return Err(trouble);
         }

@@ -175,22 +175,25 @@ async fn forbidden_addresses_are_not_connected_to() {
 
 #[tokio::test]
 async fn only_what_passes_is_tried_again() {
-    for (kind, tries) in [(Kind::Busy, 5), (Kind::Denied, 1)] {
-        let mut seen = 0;
-        let outcome: Result<(), _> = persist(async |_| {
+    for (kind, again) in [(Kind::Busy, 4), (Kind::Failed, 4), (Kind::Denied, 0)] {
+        let (mut tries, mut seen) = (Tries::new(), 0);
+        while tries
+            .again(Trouble::new(kind, "no").wait(Some(Duration::ZERO)))
+            .await
+            .is_ok()
+        {
             seen += 1;
-            Err(Trouble::new(kind, "no").wait(Some(Duration::ZERO)))
-        })
-        .await;
-        assert_eq!((outcome.unwrap_err().kind, seen), (kind, tries));
-    }
-    let outcome = persist(async |attempt| {
-        if attempt < 3 {
-            Err(Trouble::new(Kind::Failed, "no").wait(Some(Duration::ZERO)))
-        } else {
-            Ok(attempt)
         }
-    })
-    .await;
-    assert_eq!(outcome.unwrap(), 3);
+        assert_eq!(seen, again, "{kind:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_is_left_alone_for_as_long_as_it_asked() {
+    for _ in 0..5 {
+        let (start, asked) = (std::time::Instant::now(), Duration::from_millis(50));
+        let trouble = Trouble::new(Kind::Busy, "no").wait(Some(asked));
+        Tries::new().again(trouble).await.unwrap();
+        assert!(start.elapsed() >= asked);
+    }
 }

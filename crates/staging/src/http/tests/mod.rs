@@ -1,5 +1,4 @@
 mod faults;
-mod speed;
 
 use std::sync::Arc;
 
