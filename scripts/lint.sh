@@ -1,5 +1,5 @@
 #!/bin/sh
-# Checks formatting, clippy, dependencies and shell scripts. Changes nothing.
+# Checks formatting, clippy, dependencies, the Helm chart and shell scripts. Changes nothing.
 set -eu
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -23,6 +23,9 @@ if cargo deny --log-level error fetch db; then
 else
     echo "skipped: the advisory database could not be fetched" >&2
 fi
+
+say "the chart and its manifests"
+scripts/chart.sh
 
 say "shell scripts"
 if have shellcheck; then
