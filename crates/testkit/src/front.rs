@@ -3,7 +3,6 @@
 //! The server behind it stays a real one; the front makes its way and its answers bad. What went through is counted, so that
 //! a test can say how often a part was sent.
 
-mod authority;
 mod relay;
 mod rule;
 
@@ -20,8 +19,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 
+use crate::authority::Authority;
 use crate::command::Must;
-use authority::Authority;
 pub use rule::{Action, Reply, Rule};
 
 /// A request that reached the front.
@@ -80,7 +79,9 @@ impl FrontBuilder {
         listener.set_nonblocking(true).must("prepare a front");
         let address = listener.local_addr().must("read a front's address");
         let authority = self.with_tls.then(Authority::new);
-        let acceptor = authority.as_ref().map(Authority::acceptor);
+        let acceptor = authority
+            .as_ref()
+            .map(|authority| authority.server(&["localhost", "127.0.0.1"]).acceptor());
         let shared = Arc::new(Shared {
             target: self.target,
             rewrite_host: self.rewrite_host,
@@ -106,7 +107,7 @@ impl FrontBuilder {
         Front {
             address,
             shared,
-            ca: authority.map(Authority::into_pem),
+            ca: authority.map(|authority| authority.pem().to_owned()),
             stop: Some(stop),
             thread: Some(thread),
         }

@@ -11,12 +11,14 @@
 //! Architecture Invariant: nothing here knows vmferry. The kit drives `virsh`, `qemu-img` and the daemons themselves, so it
 //! cannot share a mistake with the code under test.
 
+mod authority;
 mod command;
 mod console;
 pub mod front;
 mod guest;
 mod host;
 pub mod image;
+pub mod kube;
 mod proxy;
 pub mod stores;
 mod wait;

@@ -13,6 +13,7 @@ pub use apache::{Apache, ApacheSpec};
 pub use ganesha::{Export, Ganesha};
 pub use nginx::{Nginx, NginxSpec};
 pub use seaweedfs::{Identity, SeaweedFs};
+pub(crate) use server::find_program;
 pub use server::{Server, free_port, listens, program};
 
 /// Everything below a folder, folders too, as sorted paths relative to it.

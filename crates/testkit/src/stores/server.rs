@@ -120,6 +120,11 @@ pub fn listens(port: u16) -> bool {
 /// The full path of a program; ends the test where it is missing, with what installs it.
 #[track_caller]
 pub fn program(name: &str) -> PathBuf {
+    find_program(name).unwrap_or_else(|| panic!("{name} is not installed: run scripts/deps.sh stores"))
+}
+
+/// The full path of a program on `PATH`, in the cache of `scripts/deps.sh`, or where servers are.
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
     let ours = cache.map(|cache| cache.join("vmferry/tools/bin"));
@@ -130,5 +135,4 @@ pub fn program(name: &str) -> PathBuf {
         .chain(system)
         .map(|folder| folder.join(name))
         .find(|file| file.is_file())
-        .unwrap_or_else(|| panic!("{name} is not installed: run scripts/deps.sh stores"))
 }
