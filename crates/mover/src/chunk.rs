@@ -12,7 +12,7 @@ use crate::{Error, error};
 /// Bytes of a chunk: large enough that the cost of a call vanishes, small enough that many fit the memory.
 pub(crate) const CHUNK: u64 = 1 << 20;
 /// Reads under way at once.
-pub(crate) const READ_AHEAD: usize = 12;
+pub(crate) const READ_AHEAD: usize = 24;
 
 /// A piece of an image file, and what of it is content of the disk.
 #[derive(Debug)]

@@ -101,7 +101,7 @@ impl Default for Tuning {
         Self {
             patience: (Patience::TRIES, Patience::FIRST),
             stall: STALL,
-            note: 64 << 20,
+            note: 256 << 20,
             mark: 8 << 20,
         }
     }
