@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -101,8 +102,9 @@ impl Driver {
         let mut tasks = JoinSet::new();
         for key in &keys {
             let (engine, key, stop) = (Arc::clone(&self.engine), key.clone(), stop.clone());
+            let ended = self.executor.ended();
             tasks.spawn(async move {
-                let ending = to_the_end(&engine, &key, &stop).await;
+                let ending = to_the_end(&engine, &key, &stop, ended).await;
                 (key, ending)
             });
         }
@@ -163,10 +165,16 @@ impl Driver {
     }
 }
 
-/// Steps a migration until it ends or all is to stop.
-async fn to_the_end(engine: &Engine, key: &Key, stop: &CancellationToken) -> Ending {
+/// Steps a migration until it ends or all is to stop. It is looked at again early when a job has ended: it may be its own.
+async fn to_the_end(
+    engine: &Engine,
+    key: &Key,
+    stop: &CancellationToken,
+    mut job_ended: watch::Receiver<u64>,
+) -> Ending {
     let mut failures = 0;
     while !stop.is_cancelled() {
+        job_ended.mark_unchanged();
         let step = engine.step(key).await;
         if step.is_ok() {
             failures = 0;
@@ -191,6 +199,8 @@ async fn to_the_end(engine: &Engine, key: &Key, stop: &CancellationToken) -> End
         }
         tokio::select! {
             () = sleep(wait) => {}
+            // The executor, whose end it is, lives as long as its driver.
+            Ok(()) = job_ended.changed() => {}
             () = stop.cancelled() => {}
         }
     }

@@ -26,6 +26,8 @@ pub struct InlineExecutor {
     store: Arc<dyn Store>,
     jobs: Mutex<BTreeMap<JobId, Entry>>,
     all: CancellationToken,
+    /// How many jobs have ended.
+    ended: watch::Sender<u64>,
     _off: DropGuard,
 }
 
@@ -61,9 +63,15 @@ impl InlineExecutor {
             connector,
             store,
             jobs: Mutex::default(),
+            ended: watch::Sender::default(),
             _off: all.clone().drop_guard(),
             all,
         }
+    }
+
+    /// Changes whenever a job has ended, so that nobody has to wait for the next look at it.
+    pub fn ended(&self) -> watch::Receiver<u64> {
+        self.ended.subscribe()
     }
 
     /// The jobs that are under way, by id. Cheap: it may be asked several times a second.
@@ -102,6 +110,7 @@ impl InlineExecutor {
             outcome,
         };
         let (connector, store) = (Arc::clone(&self.connector), Arc::clone(&self.store));
+        let ended = self.ended.clone();
         let Entry {
             job, progress, cancel, ..
         } = entry.clone();
@@ -111,6 +120,7 @@ impl InlineExecutor {
                 tracing::warn!(job = %job.id, kind = ?failure.kind, "job failed: {}", failure.message);
             }
             tell.send_replace(Some(outcome));
+            ended.send_modify(|count| *count += 1);
         });
         entry
     }

@@ -55,9 +55,13 @@ async fn two_disks_go_there_and_arrive() {
     let executor = InlineExecutor::new(files.connector(), files.store());
     let export = job(3 * MIB);
     assert_eq!(executor.observe(&export.id).await.unwrap(), JobState::Absent);
+    let mut ended = executor.ended();
     executor.start(&export).await.unwrap();
     executor.start(&export).await.unwrap();
-    let exported = end(&executor, &export.id).await;
+    let told = tokio::time::timeout(Duration::from_secs(20), ended.changed()).await;
+    told.unwrap().unwrap();
+    assert_eq!(*ended.borrow(), 1, "one job ran, and whoever waits is told of its end");
+    let exported = executor.observe(&export.id).await.unwrap();
 
     let import = import_after(&export, &exported, true);
     executor.start(&import).await.unwrap();
