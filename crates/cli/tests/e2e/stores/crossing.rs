@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use vmferry_testkit::{Counters, DiskSpec, Format, GuestSpec, MIB, files_below, image, run};
+use vmferry_testkit::{Counters, DiskSpec, Format, Guest, GuestSpec, MIB, files_below, image, run};
 
 use crate::support::{Crossing, Lab, Place};
 
@@ -82,8 +82,33 @@ fn stays_as_an_ordinary_image(place: &Place) {
         .collect();
     assert!(other.is_empty(), "more than the object stays: {other:?}");
 
+    assert_staged(&lab, place, &source);
+}
+
+/// What is staged of a VM that runs is its disk as of the instant at which it was frozen. The VM is paused, so that the instant lasts.
+#[track_caller]
+fn is_the_frozen_disk(place: &Place) {
+    let lab = Lab::session();
+    let source = lab.board(&GuestSpec::micro("traveller").disk(DiskSpec::qcow2(64 * MIB).noise(20 * MIB)));
+    lab.a.virsh(["suspend", "traveller"]);
+    let before = lab.look();
+    let crossing = lab
+        .crossing("traveller")
+        .by(place)
+        .set("cleanupPolicy", json!({ "deleteIntermediate": false }));
+    lab.ferry.run(&crossing).ready();
+
+    lab.assert_only_arrived(&before);
+    assert_eq!(source.state(), "paused");
+    assert_staged(&lab, place, &source);
+}
+
+/// The staged object is the first disk of `source`: by its content, and as the checksum has it.
+#[track_caller]
+fn assert_staged(lab: &Lab, place: &Place, source: &Guest<'_>) {
+    let (from, record) = (&source.disks[0], lab.ferry.record("m"));
     let fetched = lab.ferry.path().join("fetched.qcow2");
-    place.fetch(&url, &fetched);
+    place.fetch(&record.status("intermediateStorageURL"), &fetched);
     image::assert_sound(&fetched);
     image::assert_same(&from.0, from.1, &fetched, Format::Qcow2);
     let sum = run(Command::new("sha256sum").arg(&fetched));
@@ -115,6 +140,12 @@ places! {
     nginx: Place::nginx(), "qcow2";
     nfs3: Place::nfs3(), "raw";
     nfs4: Place::nfs4(), "qcow2";
+}
+
+#[test]
+fn what_is_staged_of_a_running_vm_is_its_frozen_disk() {
+    is_the_frozen_disk(&Place::s3());
+    is_the_frozen_disk(&Place::nfs3());
 }
 
 /// Two migrations keep to one rate together.
