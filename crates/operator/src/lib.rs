@@ -3,4 +3,20 @@
 //! Architecture Invariant: nothing about a migration is decided here. What is decided is when a step is called, where state
 //! is kept and where a job runs.
 
+mod cache;
+mod call;
+mod controller;
+mod error;
+mod events;
 pub mod jobs;
+mod lease;
+mod store;
+pub mod webhook;
+
+pub use cache::{Cache, Cached, Change};
+pub use call::CallError;
+pub use controller::{Operator, Settings};
+pub use error::Error;
+pub use events::KubeEvents;
+pub use lease::{LeaseSettings, Leadership};
+pub use store::{FIELD_MANAGER, KubeStore, Observer};

@@ -1,0 +1,201 @@
+//! The controller: watches, leads, and calls the engine's steps.
+//!
+//! ```text
+//! watch ──▶ caches ──▶ tasks (one for each migration that has something to do) ──▶ Engine::step
+//!             ▲                                                                        │
+//!             └──────────────── what was written ◀── KubeStore ◀───────────────────────┘
+//! ```
+//!
+//! Every replica watches, so that the next leader knows everything already; only the leader steps. A leader that lost its
+//! lease ends at once, in the middle of a step if need be, which is no worse than a crash. One that is asked to stop lets
+//! its steps end, stops what its executor runs in this process, and gives the lease up.
+
+mod report;
+mod tasks;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use kube::Client;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use vmferry_engine::{Config, Engine, Ports};
+
+use self::report::Reporter;
+use self::tasks::{Parts, Tasks};
+use crate::cache::Change;
+use crate::error::Error;
+use crate::events::KubeEvents;
+use crate::lease::{Elector, Leadership, LeaseSettings};
+use crate::store::KubeStore;
+
+/// How long the steps and the jobs that are under way may take to end when all is to stop.
+const WINDING_DOWN: Duration = Duration::from_secs(40);
+/// The fewest steps that are done at once.
+const STEPS: usize = 64;
+
+/// What can be set.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The only namespace whose migrations are looked at; all where none is given.
+    pub watch_namespace: Option<String>,
+    /// Which lease the leader holds; none where there is only one replica.
+    pub lease: Option<LeaseSettings>,
+    /// The name of this process in events.
+    pub identity: String,
+}
+
+/// The operator, with its store and its events on an API server.
+pub struct Operator {
+    client: Client,
+    settings: Settings,
+    leadership: Leadership,
+    store: Arc<KubeStore>,
+    events: Arc<KubeEvents>,
+}
+
+impl Operator {
+    /// An operator that has not begun yet.
+    pub fn new(client: Client, settings: Settings) -> Self {
+        let leadership = match settings.lease {
+            Some(_) => Leadership::none(),
+            None => Leadership::always(),
+        };
+        let store = KubeStore::new(client.clone(), leadership.clone(), None);
+        let events = KubeEvents::new(client.clone(), settings.identity.clone());
+        Self {
+            client,
+            settings,
+            leadership,
+            store: Arc::new(store),
+            events: Arc::new(events),
+        }
+    }
+
+    /// The store, for the ports.
+    pub fn store(&self) -> Arc<KubeStore> {
+        Arc::clone(&self.store)
+    }
+
+    /// The events, for the ports.
+    pub fn events(&self) -> Arc<KubeEvents> {
+        Arc::clone(&self.events)
+    }
+
+    /// Works until `stop`, then lets the steps end and waits for `drain`, which stops what else this process runs.
+    ///
+    /// # Errors
+    /// When the lease is lost: the caller must end the process without delay.
+    pub async fn run(
+        self,
+        ports: Ports,
+        config: Config,
+        stop: CancellationToken,
+        drain: impl Future<Output = ()>,
+    ) -> Result<(), Error> {
+        let tasks = Arc::new(self.tasks(ports, config));
+        tokio::select! {
+            () = self.watch(&tasks) => Ok(()),
+            result = self.lead(&tasks, &stop, drain) => result,
+        }
+    }
+
+    fn tasks(&self, ports: Ports, config: Config) -> Tasks {
+        Tasks::new(Parts {
+            concurrency: STEPS.max(2 * config.max_concurrent),
+            engine: Engine::new(ports, config),
+            store: self.store(),
+            reporter: Reporter {
+                client: self.client.clone(),
+                store: self.store(),
+                events: self.events(),
+            },
+            leadership: self.leadership.clone(),
+        })
+    }
+
+    /// Keeps the caches up to date, and wakes those whose migration changed. Never ends.
+    async fn watch(&self, tasks: &Arc<Tasks>) {
+        let namespace = self.settings.watch_namespace.as_deref();
+        let client = || self.client.clone();
+        let changed = |change| {
+            if !self.leadership.holds() {
+                return;
+            }
+            match change {
+                Change::Applied { key, by_user: true } | Change::Removed(key) => tasks.wake(&key),
+                Change::Applied { .. } => {}
+                Change::Listed => tasks.wake_all(),
+            }
+        };
+        tokio::join!(
+            self.store.migrations.run(client(), namespace, changed),
+            self.store.virtual_machines.run(client(), namespace, |_| {}),
+            self.store.providers.run(client(), namespace, |_| {}),
+        );
+    }
+
+    /// Waits until this process knows everything and leads, then steps until it is to stop.
+    async fn lead(
+        &self,
+        tasks: &Arc<Tasks>,
+        stop: &CancellationToken,
+        drain: impl Future<Output = ()>,
+    ) -> Result<(), Error> {
+        let elector = self.settings.lease.clone().map(|lease| {
+            let leadership = self.leadership.clone();
+            Elector::new(self.client.clone(), lease, leadership)
+        });
+        let lost = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            lost = self.begin(elector.as_ref()) => lost,
+        };
+        tasks.wake_all();
+        tokio::select! {
+            why = lost => Err(Error::LeaseLost(why)),
+            () = self.end(tasks, stop, drain, elector.as_ref()) => Ok(()),
+        }
+    }
+
+    /// Waits until this process knows everything and leads. What comes back ends when it leads no more, with the reason.
+    async fn begin<'e>(&self, elector: Option<&'e Elector>) -> BoxFuture<'e, String> {
+        let store = &self.store;
+        tokio::join!(
+            store.migrations.synced(),
+            store.virtual_machines.synced(),
+            store.providers.synced()
+        );
+        match elector {
+            None => std::future::pending().boxed(),
+            Some(elector) => {
+                let lease = elector.acquire().await;
+                elector.keep(lease).boxed()
+            }
+        }
+    }
+
+    /// Waits until all is to stop, and stops it.
+    async fn end(
+        &self,
+        tasks: &Tasks,
+        stop: &CancellationToken,
+        drain: impl Future<Output = ()>,
+        elector: Option<&Elector>,
+    ) {
+        stop.cancelled().await;
+        tracing::info!(running = tasks.len(), "stopping");
+        let quietly = async {
+            tasks.stop().await;
+            drain.await;
+        };
+        if timeout(WINDING_DOWN, quietly).await.is_err() {
+            tracing::warn!("a step or a job did not end in time; it is cut off, which is as safe as a crash");
+        }
+        if let Some(elector) = elector {
+            elector.release().await;
+        }
+    }
+}
