@@ -52,13 +52,6 @@ impl Node {
         }
     }
 
-    /// Whether a Pod is this node's, or nobody's yet.
-    pub(super) fn may_take(&self, pod: &Pod) -> bool {
-        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-        let ended = ["Succeeded", "Failed"].contains(&phase(pod));
-        node.is_none_or(|node| node == NODE) && !ended
-    }
-
     /// The folder of a Pod's files.
     pub(super) fn folder(&self, pod: &Pod) -> PathBuf {
         self.books.folder.path().join(pod.uid().unwrap_or_default())
@@ -133,6 +126,13 @@ impl Node {
     fn pods(&self, pod: &Pod) -> Api<Pod> {
         Api::namespaced(self.client.clone(), &namespace(pod))
     }
+}
+
+/// Whether a Pod is this node's, or nobody's yet.
+pub(super) fn may_take(pod: &Pod) -> bool {
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+    let ended = ["Succeeded", "Failed"].contains(&phase(pod));
+    node.is_none_or(|node| node == NODE) && !ended
 }
 
 /// The namespace of a Pod.

@@ -172,7 +172,7 @@ async fn watch_pods(node: Arc<Node>) {
                 listed.insert(uid.clone());
                 match wishes.get(&uid) {
                     Some(wish) => drop(wish.send_replace(wanted(&pod))),
-                    None if node.may_take(&pod) => {
+                    None if api::may_take(&pod) => {
                         let (wish, told) = watch::channel(wanted(&pod));
                         wishes.insert(uid, wish);
                         tasks.spawn_local(pod::live(Arc::clone(&node), pod, told));
@@ -181,9 +181,13 @@ async fn watch_pods(node: Arc<Node>) {
                 }
             }
             // What was deleted while nobody watched is only missed.
-            Event::InitDone => {
-                wishes.retain(|uid, wish| listed.contains(uid) || wish.send_replace(Wish::Gone) == Wish::Gone)
-            }
+            Event::InitDone => wishes.retain(|uid, wish| {
+                let is_there = listed.contains(uid);
+                if !is_there {
+                    wish.send_replace(Wish::Gone);
+                }
+                is_there
+            }),
             Event::Delete(pod) => {
                 if let Some(wish) = wishes.remove(&pod.uid().unwrap_or_default()) {
                     wish.send_replace(Wish::Gone);
