@@ -8,12 +8,14 @@
 // The columns that `kubectl get` prints repeat their types, which clippy takes for a slip.
 #![allow(clippy::duplicated_attributes)]
 
+mod accepted;
 pub mod crd;
 mod duration;
 mod key;
 mod migration;
 mod provider;
 mod rate;
+mod request;
 mod status;
 mod virtual_machine;
 
@@ -22,6 +24,7 @@ pub mod names;
 pub mod rules;
 pub mod validate;
 
+pub use accepted::AcceptedSpec;
 pub use duration::{GoDuration, ParseDurationError};
 pub use k8s_openapi::api::core::v1::Secret;
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};

@@ -29,9 +29,9 @@ use crate::{GoDuration, VMMigrationStatus};
     printcolumn(name = "Target", type_ = "string", json_path = ".spec.targetName"),
     printcolumn(
         name = "Rate",
-        type_ = "integer",
-        json_path = ".status.disks[0].bytesPerSecond",
-        description = "Bytes per second of the first disk"
+        type_ = "string",
+        json_path = ".status.rate",
+        description = "Current rate of all disks together"
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
@@ -44,8 +44,8 @@ use crate::{GoDuration, VMMigrationStatus};
     printcolumn(
         name = "To",
         type_ = "string",
-        json_path = ".spec.targetProviderRef.name",
-        description = "Target provider",
+        json_path = ".metadata.labels.migration\\.virtrigaud\\.io/target-provider",
+        description = "Type of the target provider",
         priority = 1
     ),
     printcolumn(name = "Checksum", type_ = "string", json_path = ".status.checksum", priority = 1),
@@ -58,7 +58,7 @@ pub struct VMMigrationSpec {
     #[schemars(length(min = 1, max = 253))]
     pub source_name: String,
     /// The namespace of the source VirtualMachine.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 63))]
     pub source_namespace: String,
     /// Reference to the target Provider resource.
     pub target_provider_ref: ObjectReference,

@@ -6,10 +6,29 @@ pub const GROUP: &str = "infra.virtrigaud.io";
 pub const VERSION: &str = "v1beta1";
 /// Keeps a `VMMigration` until what it made is gone.
 pub const FINALIZER: &str = "vmmigration.infra.virtrigaud.io/cleanup";
+/// Label: the kind of migration, in the user's own words (`upgrade`). Carried to the target VirtualMachine.
+pub const LABEL_TYPE: &str = "migration.virtrigaud.io/type";
 /// Label: the source provider's type.
 pub const LABEL_SOURCE_PROVIDER: &str = "migration.virtrigaud.io/source-provider";
 /// Label: the target provider's type.
 pub const LABEL_TARGET_PROVIDER: &str = "migration.virtrigaud.io/target-provider";
+
+/// Condition of a `Provider`: whether it can be used.
+pub const PROVIDER_AVAILABLE: &str = "ProviderAvailable";
+
+/// Annotation: who asked for the migration. Carried to the target VirtualMachine, as are the next two.
+pub const ANNOTATION_REQUESTOR: &str = "migration.virtrigaud.io/requestor";
+/// Annotation: why.
+pub const ANNOTATION_REASON: &str = "migration.virtrigaud.io/reason";
+/// Annotation: the ticket that it belongs to.
+pub const ANNOTATION_TICKET: &str = "migration.virtrigaud.io/ticket";
+
+/// Annotation: a value that was not seen before asks for another try: a retry that is scheduled is due at once, and a
+/// migration that failed starts again from Pending. Any text will do; a time is a good one.
+pub const ANNOTATION_RETRY: &str = "migration.virtrigaud.io/retry";
+/// Annotation: a value that was not seen before ends the migration: what it made is undone, and it is Failed with the reason
+/// `Cancelled`. One that is Ready stays so.
+pub const ANNOTATION_CANCEL: &str = "migration.virtrigaud.io/cancel";
 
 /// Annotation: at how many bytes per second a migration's disks are moved at most, as a [`ByteRate`](crate::ByteRate). A change
 /// counts from the next transfer on.
@@ -71,4 +90,6 @@ pub mod event {
     pub const MAX_RETRIES_EXCEEDED: &str = "MaxRetriesExceeded";
     /// Migration failed.
     pub const MIGRATION_FAILED: &str = "MigrationFailed";
+    /// Additive: the spec was changed where it may not be any more.
+    pub const SPEC_CHANGE_IGNORED: &str = "SpecChangeIgnored";
 }

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::ObjectReference;
+use crate::{AcceptedSpec, ObjectReference};
 
 /// Where a migration is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
@@ -98,6 +98,21 @@ pub struct VMMigrationStatus {
     /// Additive: the source VM's power state when the migration started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_power_state: Option<SourcePower>,
+    /// Additive: current rate of all disks together, as people read it: `118.2MB/s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<String>,
+    /// Additive: the spec's source, target and storage as they were when the migration left Pending. It goes by these.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accepted_spec: Option<AcceptedSpec>,
+    /// Additive: how many attempts were made before the annotation `migration.virtrigaud.io/retry` started it again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub earlier_attempts: Option<u32>,
+    /// Additive: the value of the annotation `migration.virtrigaud.io/retry` that was acted on last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_handled_retry: Option<String>,
+    /// Additive: the value of the annotation `migration.virtrigaud.io/cancel` that was acted on last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_handled_cancel: Option<String>,
     /// Additive: the disks, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub disks: Vec<DiskStatus>,

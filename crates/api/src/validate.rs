@@ -1,8 +1,9 @@
 //! Runs the schema's bounds and the CEL rules of a CRD over an object, as a cluster would.
 
 use std::fmt;
+use std::sync::LazyLock;
 
-use kube::core::cel::{ErrorKind, Validator};
+use kube::core::cel::{CompiledSchema, ErrorKind, Validator, compile_schema};
 use serde_json::Value;
 
 use crate::names::ANNOTATION_BANDWIDTH_LIMIT;
@@ -63,14 +64,20 @@ fn check(object: &VMMigration, old: Option<&VMMigration>) -> Vec<Violation> {
     let mut found: Vec<_> = bandwidth_limit(object).err().into_iter().collect();
     bounds(crd.schema(), &json, "", &mut found);
     if found.is_empty() {
-        cel(crd.schema(), &json, old.as_ref(), &mut found);
+        cel(&json, old.as_ref(), &mut found);
     }
     found
 }
 
+/// The rules of `VMMigration`, compiled once.
+static COMPILED: LazyLock<CompiledSchema> =
+    LazyLock::new(|| compile_schema(crd::of("VMMigration").map_or(&Value::Null, crd::Crd::schema)));
+
+static VALIDATOR: LazyLock<Validator> = LazyLock::new(Validator::new);
+
 /// Evaluates the CEL rules. A rule that cannot be evaluated counts as broken, never as kept.
-fn cel(schema: &Value, object: &Value, old: Option<&Value>, found: &mut Vec<Violation>) {
-    let Err(errors) = Validator::new().validate(schema, object, old) else {
+fn cel(object: &Value, old: Option<&Value>, found: &mut Vec<Violation>) {
+    let Err(errors) = VALIDATOR.validate_compiled(&COMPILED, object, old) else {
         return;
     };
     for error in errors.as_slice() {

@@ -7,9 +7,11 @@ use std::time::Duration;
 use vmferry_api::{Key, Phase, Time};
 
 use crate::deletion;
-use crate::failure::{self, Trouble};
+use crate::failure::{self, Failure, Trouble};
+use crate::line::Admission;
 use crate::phase::{self, Row};
 use crate::port::{Clock, Connector, Events, Executor, Store, StoreError};
+use crate::request::{self, Asked};
 use crate::run::{Outcome, Run};
 
 /// The ports that an engine works with.
@@ -32,6 +34,10 @@ pub struct Ports {
 pub struct Config {
     /// How many migrations may be past admission at once; at least 1.
     pub max_concurrent: usize,
+    /// How many of them may use one Provider at once, as source or target. Default: no limit but the one on all.
+    pub max_per_provider: Option<usize>,
+    /// How many of them may use one host at once, whichever Providers lead to it. Default: no limit but the one on all.
+    pub max_per_host: Option<usize>,
     /// Whether each target volume is read once more and compared.
     pub readback: bool,
     /// How long to wait before a job, or a free slot, is looked at again.
@@ -44,6 +50,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             max_concurrent: 4,
+            max_per_provider: None,
+            max_per_host: None,
             readback: false,
             poll: Duration::from_secs(1),
             progress_interval: Duration::from_secs(3),
@@ -68,6 +76,7 @@ pub enum Next {
 pub struct Engine {
     ports: Ports,
     config: Config,
+    admission: Arc<Admission>,
     /// When progress was last written: only to spare the store, so it may be lost.
     written: Mutex<HashMap<Key, Time>>,
 }
@@ -78,6 +87,7 @@ impl Engine {
         Self {
             ports,
             config,
+            admission: Arc::default(),
             written: Mutex::default(),
         }
     }
@@ -98,11 +108,36 @@ impl Engine {
         let Some(migration) = self.ports.store.migration(key).await? else {
             return Ok(Next::Gone);
         };
-        let mut run = Run::new(self.ports.clone(), self.config.clone(), key.clone(), migration);
+        let mut run = Run::new(
+            self.ports.clone(),
+            self.config.clone(),
+            Arc::clone(&self.admission),
+            key.clone(),
+            migration,
+        );
+        let held = holds_slot(&run);
+        let next = self.go(&mut run).await?;
+        if held != holds_slot(&run) || next == Next::Gone {
+            self.admission.moved();
+        }
+        Ok(next)
+    }
+
+    async fn go(&self, run: &mut Run) -> Result<Next, StoreError> {
         if run.migration.metadata.deletion_timestamp.is_some() {
-            return deletion::step(&mut run).await;
+            return deletion::step(run).await;
+        }
+        let row = phase::row(run.status.phase);
+        match request::take(run) {
+            Asked::Nothing => {}
+            Asked::Again => {
+                run.save().await?;
+                return Ok(Next::Now);
+            }
+            Asked::Cancel(failure) => return fail(run, row, failure).await,
         }
         if run.status.completion_time.is_some() {
+            run.save().await?;
             return Ok(Next::Done(run.status.phase));
         }
         if let Some(wait) = run.retry_in() {
@@ -110,15 +145,10 @@ impl Engine {
         }
         run.status.next_retry_time = None;
         run.hold();
-        let row = phase::row(run.status.phase);
-        match (row.act)(&mut run).await {
-            Ok(outcome) => self.record(&mut run, row, outcome).await,
+        match (row.act)(run).await {
+            Ok(outcome) => self.record(run, row, outcome).await,
             Err(Trouble::Store(error)) => Err(error),
-            Err(Trouble::Failure(failure)) => {
-                let next = failure::take(&mut run, row, failure);
-                run.save().await?;
-                Ok(next)
-            }
+            Err(Trouble::Failure(failure)) => fail(run, row, failure).await,
         }
     }
 
@@ -155,6 +185,17 @@ impl Engine {
     fn written(&self) -> MutexGuard<'_, HashMap<Key, Time>> {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a migration takes a place from others.
+fn holds_slot(run: &Run) -> bool {
+    run.status.phase != Phase::Pending && run.status.completion_time.is_none()
+}
+
+async fn fail(run: &mut Run, row: &Row, failure: Failure) -> Result<Next, StoreError> {
+    let next = failure::take(run, row, failure);
+    run.save().await?;
+    Ok(next)
 }
 
 /// The phase is done: on to the next one, or to the end.

@@ -17,9 +17,11 @@ use vmferry_fault::Fault;
 
 use crate::engine::Next;
 use crate::phase::{Row, table};
+use crate::phases::failed;
 use crate::port::{EventType, ExecutorError, FailureKind, JobFailure, StoreError};
 use crate::run::Run;
 use crate::text;
+use crate::transfer;
 
 /// Why a step did not succeed.
 #[derive(Debug)]
@@ -174,6 +176,7 @@ pub(crate) fn cleanup_backoff(policy: &RetryPolicy, elapsed: Duration) -> Durati
 
 /// Takes a failure of the phase `row` into the status and says when to go on. The caller saves.
 pub(crate) fn take(run: &mut Run, row: &Row, failure: Failure) -> Next {
+    transfer::stand_still(run);
     if matches!(row.phase, Phase::Ready | Phase::Failed) {
         let since = row.condition.and_then(|name| run.since(name));
         let cause = match row.phase {
@@ -246,8 +249,12 @@ fn exhausted(run: &mut Run, row: &Row, failure: Failure) -> Next {
 fn fail(run: &mut Run, row: &Row, failure: Failure) -> Next {
     let text = format!("Migration failed: {}", failure.message);
     run.event(EventType::Error, event::MIGRATION_FAILED, text.clone());
+    let reason = match failure.reason {
+        failed::CANCELLED => failed::CANCELLING,
+        _ => failed::CLEANING_UP,
+    };
     mark(run, row, failure.reason, failure.message);
-    run.condition(condition::FAILED, false, "CleaningUp", text.clone());
+    run.condition(condition::FAILED, false, reason, text.clone());
     run.status.phase = Phase::Failed;
     run.status.next_retry_time = None;
     run.status.message = Some(text);
@@ -285,8 +292,6 @@ fn rewind(run: &mut Run, row: &Row, to: Phase, failure: &Failure) {
         disk.content_digest = None;
         disk.staged_bytes = None;
         disk.bytes_transferred = None;
-        disk.bytes_per_second = None;
-        disk.eta_seconds = None;
     }
     run.status.checksum = None;
     run.status.phase = to;

@@ -12,9 +12,12 @@ mod deletion;
 mod engine;
 mod failure;
 mod hints;
+mod host;
+mod line;
 mod naming;
 mod phases;
 mod plan;
+mod request;
 mod run;
 #[cfg(test)]
 mod testing;

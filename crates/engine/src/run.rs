@@ -4,16 +4,21 @@
 //! events only then. So a status that was saved is always the whole outcome of one step.
 
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::time::Duration;
 
-use vmferry_api::names::FINALIZER;
+use vmferry_api::names::{FINALIZER, event};
 use vmferry_api::validate;
-use vmferry_api::{Condition, DiskStatus, Key, ObjectReference, Time, VMMigration, VMMigrationSpec, VMMigrationStatus};
+use vmferry_api::{
+    AcceptedSpec, Condition, DiskStatus, Key, ObjectReference, Phase, Time, VMMigration, VMMigrationSpec,
+    VMMigrationStatus,
+};
 use vmferry_provider::{ImageFormat, Owner};
 use vmferry_staging::ObjectKey;
 
 use crate::engine::{Config, Ports};
 use crate::failure::{Failure, between};
+use crate::line::{Admission, Turn};
 use crate::naming;
 use crate::port::{Event, EventType, StoreError};
 
@@ -34,9 +39,12 @@ pub(crate) enum Outcome {
 pub(crate) struct Run {
     pub ports: Ports,
     pub config: Config,
+    pub admission: Arc<Admission>,
+    /// The right to leave Pending, until this step is recorded.
+    pub turn: Option<Turn>,
     pub key: Key,
     pub owner: Owner,
-    /// Metadata and spec; the status in here is not looked at, [`Run::status`] is.
+    /// Metadata, and the spec that the migration goes by; the status in here is not looked at, [`Run::status`] is.
     pub migration: VMMigration,
     pub status: VMMigrationStatus,
     saved: VMMigration,
@@ -44,17 +52,52 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    pub(crate) fn new(ports: Ports, config: Config, key: Key, migration: VMMigration) -> Self {
-        Self {
+    pub(crate) fn new(
+        ports: Ports,
+        config: Config,
+        admission: Arc<Admission>,
+        key: Key,
+        migration: VMMigration,
+    ) -> Self {
+        let effective = VMMigration {
+            spec: migration.effective_spec(),
+            ..migration.clone()
+        };
+        let mut run = Self {
             ports,
             config,
+            admission,
+            turn: None,
             key,
             owner: Owner::new(migration.metadata.uid.clone().unwrap_or_default()),
             status: migration.status.clone().unwrap_or_default(),
-            saved: migration.clone(),
-            migration,
+            migration: effective,
+            saved: migration,
             events: Vec::new(),
+        };
+        if run.status.phase != Phase::Pending && run.status.completion_time.is_none() {
+            run.accept();
         }
+        run
+    }
+
+    /// From here on the migration goes by its source, target and storage as they are now. A later change of them, where
+    /// nothing refused it, is told once and passed over.
+    pub(crate) fn accept(&mut self) {
+        let Some(accepted) = &self.status.accepted_spec else {
+            self.status.accepted_spec = Some(AcceptedSpec::of(&self.migration.spec));
+            return;
+        };
+        let differences = accepted.differences(&self.saved.spec);
+        if differences.is_empty() || self.status.observed_generation == self.migration.metadata.generation {
+            return;
+        }
+        let text = format!(
+            "{} changed while the migration is under way, which is ignored: set it back, or delete the migration and create \
+             it anew",
+            differences.join(", ")
+        );
+        self.event(EventType::Warning, event::SPEC_CHANGE_IGNORED, text);
     }
 
     pub(crate) fn spec(&self) -> &VMMigrationSpec {
@@ -68,6 +111,14 @@ impl Run {
     /// How many retries were made.
     pub(crate) fn attempts(&self) -> u32 {
         self.status.retry_attempts.unwrap_or(0)
+    }
+
+    /// The number of this attempt among all that were ever made, from 0: no two jobs share one.
+    pub(crate) fn attempt(&self) -> u32 {
+        self.status
+            .earlier_attempts
+            .unwrap_or(0)
+            .saturating_add(self.attempts())
     }
 
     /// How long to wait for the retry that is scheduled, if it is not due yet.
@@ -95,7 +146,8 @@ impl Run {
         if self.changed() {
             self.migration.status = Some(self.status.clone());
             self.ports.store.save(&self.migration).await?;
-            self.saved = self.migration.clone();
+            self.saved.metadata.clone_from(&self.migration.metadata);
+            self.saved.status.clone_from(&self.migration.status);
         }
         for event in std::mem::take(&mut self.events) {
             self.ports.events.publish(&self.migration, event).await;

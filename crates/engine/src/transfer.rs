@@ -16,20 +16,20 @@ pub(crate) struct Progress {
     pub percent: u8,
     /// Bytes of all disks.
     pub done: i64,
-    /// The disk that is under way.
+    /// The disk that is under way, named where there are several: ` vda`.
     disk: String,
     current: DiskProgress,
 }
 
 impl Progress {
-    /// `Uploading disk vda (45% complete, 4.5GB/10GB, ETA: 15m)`.
+    /// `Uploading disk (45% complete, 4.5GB/10GB, ETA: 15m)`, or `Uploading disk vda (…` of several.
     pub(crate) fn sentence(&self, verb: &str) -> String {
         let DiskProgress { done, total, .. } = self.current;
         if total == 0 {
-            return format!("{verb} disk {} ({})", self.disk, text::size(done));
+            return format!("{verb} disk{} ({})", self.disk, text::size(done));
         }
         let mut out = format!(
-            "{verb} disk {} ({}% complete, {}/{}",
+            "{verb} disk{} ({}% complete, {}/{}",
             self.disk,
             share(done, total),
             text::size(done),
@@ -74,11 +74,13 @@ pub(crate) fn record(run: &mut Run, disks: &[DiskProgress]) -> Progress {
         .iter()
         .position(|disk| disk.total == 0 || disk.done < disk.total)
         .unwrap_or(disks.len().saturating_sub(1));
-    let name = |disk: &DiskStatus| disk.name.clone();
+    let several = run.status.disks.len() > 1;
+    let name = |disk: &DiskStatus| several.then(|| format!(" {}", disk.name));
+    run.status.rate = rate(disks);
     Progress {
         percent,
         done: run.status.disks.iter().filter_map(|disk| disk.bytes_transferred).sum(),
-        disk: run.status.disks.get(current).map(name).unwrap_or_default(),
+        disk: run.status.disks.get(current).and_then(name).unwrap_or_default(),
         current: disks.get(current).copied().unwrap_or_default(),
     }
 }
@@ -114,6 +116,21 @@ pub(crate) fn check_count(run: &Run, reports: &[DiskReport]) -> Result<(), Failu
     Err(Failure::bug(text))
 }
 
+/// The rate of all disks together.
+fn rate(disks: &[DiskProgress]) -> Option<String> {
+    let bytes: u64 = disks.iter().map(|disk| disk.rate).sum();
+    (bytes > 0).then(|| format!("{}/s", text::size(bytes)))
+}
+
+/// No byte moves any more.
+pub(crate) fn stand_still(run: &mut Run) {
+    run.status.rate = None;
+    for disk in &mut run.status.disks {
+        disk.bytes_per_second = None;
+        disk.eta_seconds = None;
+    }
+}
+
 fn share(done: u64, total: u64) -> u64 {
     (u128::from(done.min(total)) * 100 / u128::from(total.max(1))) as u64
 }
@@ -129,20 +146,33 @@ mod tests {
 
     #[test]
     fn the_sentence_is_the_references() {
-        let progress = |done, total, rate| Progress {
+        let progress = |disk: &str, done, total, rate| Progress {
             percent: 0,
             done: 0,
-            disk: "vda".into(),
+            disk: disk.into(),
             current: DiskProgress { done, total, rate },
         };
         assert_eq!(
-            progress(4_500_000_000, 10_000_000_000, 0).sentence("Uploading"),
-            "Uploading disk vda (45% complete, 4.5GB/10GB)"
+            progress("", 4_500_000_000, 10_000_000_000, 0).sentence("Uploading"),
+            "Uploading disk (45% complete, 4.5GB/10GB)"
         );
         assert_eq!(
-            progress(5_000_000_000, 10_000_000_000, 10_000_000).sentence("Uploading"),
+            progress(" vda", 5_000_000_000, 10_000_000_000, 10_000_000).sentence("Uploading"),
             "Uploading disk vda (50% complete, 5GB/10GB, ETA: 8m20s)"
         );
-        assert_eq!(progress(7, 0, 3).sentence("Downloading"), "Downloading disk vda (7B)");
+        assert_eq!(progress("", 7, 0, 3).sentence("Downloading"), "Downloading disk (7B)");
+    }
+
+    #[test]
+    fn the_rate_is_that_of_all_disks() {
+        let disk = |rate| DiskProgress {
+            rate,
+            ..DiskProgress::default()
+        };
+        assert_eq!(
+            rate(&[disk(100_000_000), disk(18_200_000)]).as_deref(),
+            Some("118.2MB/s")
+        );
+        assert_eq!(rate(&[disk(0)]), None);
     }
 }

@@ -1,9 +1,10 @@
 //! No two migrations of one VM, or to one name: the older one goes on, the younger one says which it is in conflict with.
 
-use vmferry_api::{Key, Phase, VMMigration, VirtualMachine};
+use vmferry_api::{Key, Phase, VMMigration, VMMigrationSpec, VirtualMachine};
 
-use super::pending::{is_older, key};
+use super::pending::is_older;
 use crate::failure::{Failure, Trouble};
+use crate::line::key;
 use crate::port::FailureKind;
 use crate::run::Run;
 use crate::world::provider_key;
@@ -24,13 +25,14 @@ pub(super) async fn check(run: &Run) -> Result<(), Trouble> {
         if other_key == run.key || status.completion_time.is_some() || !older {
             continue;
         }
-        let source = Key::new(&other.spec.source_namespace, &other.spec.source_name);
+        let spec = other.effective_spec();
+        let source = Key::new(&spec.source_namespace, &spec.source_name);
         if source == run.source_key() || (mine.is_some() && identity(run, &source).await? == mine) {
             let what = format!("migrate VirtualMachine {source}, named by spec.sourceName");
             let text = "already migrates the same VM";
             return Err(conflict(&other, &other_key, "ConflictingMigration", &what, text).into());
         }
-        if target(&other, &other_key) == target(&run.migration, &run.key) {
+        if target(&spec, &other_key) == target(run.spec(), &run.key) {
             let what = format!("make VM {}, named by spec.targetName", run.spec().target_name);
             let text = "is about to make a VM of the same name at the same provider";
             return Err(conflict(&other, &other_key, "TargetNameTaken", &what, text).into());
@@ -51,10 +53,10 @@ async fn identity(run: &Run, vm_key: &Key) -> Result<Option<(Key, String)>, Trou
 }
 
 /// The target provider and the name there.
-fn target(migration: &VMMigration, key: &Key) -> (Key, String) {
-    let reference = &migration.spec.target_provider_ref;
+fn target(spec: &VMMigrationSpec, key: &Key) -> (Key, String) {
+    let reference = &spec.target_provider_ref;
     let namespace = reference.namespace.as_deref().unwrap_or(&key.namespace);
-    (Key::new(namespace, &reference.name), migration.spec.target_name.clone())
+    (Key::new(namespace, &reference.name), spec.target_name.clone())
 }
 
 fn conflict(other: &VMMigration, other_key: &Key, reason: &'static str, what: &str, text: &str) -> Failure {

@@ -29,14 +29,17 @@ pub(crate) fn act(run: &mut Run) -> BoxFuture<'_, Result<Outcome, Trouble>> {
 
         let capacity = disks.iter().filter_map(|disk| disk.capacity_bytes).sum::<i64>();
         let text = format!(
-            "Exported {} ({}, {} of it data)",
-            text::count(disks.len(), "disk"),
+            "{} exported from source ({}, {} of it data)",
+            match disks.len() {
+                1 => "Disk".to_owned(),
+                several => text::count(several, "disk"),
+            },
             text::size(capacity.unsigned_abs()),
             text::size(data)
         );
         run.status.intermediate_storage_url = disks.first().and_then(|disk| disk.url.clone());
         run.status.disks = disks;
-        run.status.export_task_ref = Some(naming::export_job(&run.owner, run.attempts()).0);
+        run.status.export_task_ref = Some(naming::export_job(&run.owner, run.attempt()).0);
         run.status.import_task_ref = None;
         run.tell(
             event::EXPORT_COMPLETED,

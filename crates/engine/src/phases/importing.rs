@@ -27,7 +27,7 @@ pub(crate) fn act(run: &mut Run) -> BoxFuture<'_, Result<Outcome, Trouble>> {
             return Ok(Outcome::Again);
         }
         let Some(id) = run.status.import_task_ref.clone().map(JobId) else {
-            run.status.import_task_ref = Some(naming::import_job(&run.owner, run.attempts()).0);
+            run.status.import_task_ref = Some(naming::import_job(&run.owner, run.attempt()).0);
             for disk in &mut run.status.disks {
                 disk.bytes_transferred = None;
             }
@@ -53,7 +53,7 @@ pub(crate) fn act(run: &mut Run) -> BoxFuture<'_, Result<Outcome, Trouble>> {
             JobState::Failed(failure) => {
                 // It has ended; this makes the executor forget it.
                 run.ports.executor.cancel(&id).await?;
-                run.status.import_task_ref = Some(naming::import_job(&run.owner, run.attempts() + 1).0);
+                run.status.import_task_ref = Some(naming::import_job(&run.owner, run.attempt() + 1).0);
                 Err(Failure::job(failure, "ImportFailed").into())
             }
         }
@@ -124,9 +124,8 @@ fn succeeded(run: &mut Run, reports: &[DiskReport]) -> Result<Outcome, Trouble> 
     }
     for (disk, report) in run.status.disks.iter_mut().zip(reports) {
         disk.bytes_transferred = i64::try_from(report.len).ok();
-        disk.bytes_per_second = None;
-        disk.eta_seconds = None;
     }
+    transfer::stand_still(run);
     let total = reports.iter().map(|report| report.len).sum();
     let text = format!("Download completed ({})", text::size(total));
     run.tell(event::IMPORT_COMPLETED, text.clone());

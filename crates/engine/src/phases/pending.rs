@@ -1,11 +1,12 @@
-//! Pending: one slot of a limited number, given out in the order in which the migrations started.
+//! Pending: a slot at each limit, given out in the order in which the migrations started.
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use vmferry_api::names::{LABEL_SOURCE_PROVIDER, LABEL_TARGET_PROVIDER, event};
-use vmferry_api::{Key, Phase, Time, VMMigration};
+use vmferry_api::{Key, Time};
 
 use crate::failure::{Failure, Trouble};
+use crate::line::{self, Place};
 use crate::port::StoreError;
 use crate::run::{Outcome, Run};
 use crate::world::{provider_key, type_name};
@@ -22,47 +23,23 @@ pub(crate) fn act(run: &mut Run) -> BoxFuture<'_, Result<Outcome, Trouble>> {
             run.status.message = Some("Migration accepted".to_owned());
             return Ok(Outcome::Again);
         }
-        let ahead = ahead(run).await?;
-        let limit = run.config.max_concurrent.max(1);
-        if ahead >= limit {
-            run.status.message = Some(format!(
-                "Waiting for a free slot: at most {limit} migrations run at once"
-            ));
-            return Ok(Outcome::Wait(run.config.poll));
+        let store = run.ports.store.clone();
+        let (place, turn) = run.admission.place(&run.key, &*store, &run.config, &run.now()).await?;
+        match place {
+            Place::Go => {}
+            // It asks again before it says what it waits for.
+            Place::New => return Ok(Outcome::Wait(run.config.poll)),
+            Place::Wait(text, ahead) => {
+                run.status.message = Some(text);
+                return Ok(Outcome::Wait(line::wait(run.config.poll, ahead)));
+            }
         }
+        run.turn = Some(turn);
+        run.accept();
         run.tell(event::VALIDATION_STARTED, "Source VM validation started");
         Ok(Outcome::Done("Admitted", "Validating source and target".to_owned()))
     }
     .boxed()
-}
-
-/// How many migrations hold a slot or are first in line for one. Every step counts the same way, so that two migrations
-/// that are looked at at the same time do not both take the last slot.
-async fn ahead(run: &Run) -> Result<usize, StoreError> {
-    let mine = (run.status.start_time.clone(), run.key.clone());
-    let others = run.ports.store.migrations().await?;
-    let counts = |other: &&VMMigration| {
-        let key = key(other);
-        let status = other.status.clone().unwrap_or_default();
-        match status.phase {
-            _ if key == run.key || status.completion_time.is_some() => false,
-            Phase::Pending => {
-                let waits = other.metadata.deletion_timestamp.is_none() && status.start_time.is_some();
-                waits && (status.start_time, key) < mine
-            }
-            _ => true,
-        }
-    };
-    Ok(others.iter().filter(counts).count())
-}
-
-/// Namespace and name of a migration.
-pub(crate) fn key(migration: &VMMigration) -> Key {
-    let meta = &migration.metadata;
-    Key::new(
-        meta.namespace.clone().unwrap_or_default(),
-        meta.name.clone().unwrap_or_default(),
-    )
 }
 
 /// Sets the labels that say from what to what it goes, as far as that is known.

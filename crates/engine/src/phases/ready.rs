@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use vmferry_api::names::{condition, event};
+use vmferry_api::names::{
+    ANNOTATION_REASON, ANNOTATION_REQUESTOR, ANNOTATION_TICKET, LABEL_SOURCE_PROVIDER, LABEL_TARGET_PROVIDER,
+    LABEL_TYPE, condition, event,
+};
 use vmferry_api::{
     ImportedDisk, Key, ObjectReference, PowerStateSpec, VirtualMachine, VirtualMachineSpec, VirtualMachineStatus,
 };
@@ -19,6 +22,11 @@ use crate::failure::{Failure, Trouble};
 use crate::plan;
 use crate::run::{Outcome, Run};
 use crate::world::{Target, provider_key};
+
+/// Labels that the target VirtualMachine gets from the migration.
+const LABELS: [&str; 3] = [LABEL_TYPE, LABEL_SOURCE_PROVIDER, LABEL_TARGET_PROVIDER];
+/// Annotations that it gets.
+const ANNOTATIONS: [&str; 3] = [ANNOTATION_REQUESTOR, ANNOTATION_REASON, ANNOTATION_TICKET];
 
 const INTERMEDIATE: &str = "CleaningIntermediate";
 const SNAPSHOT: &str = "CleaningSnapshot";
@@ -108,11 +116,23 @@ fn resource(run: &Run, target: &Target, power: PowerState) -> VirtualMachine {
     };
     let mut vm = VirtualMachine::new(&key.name, spec);
     vm.metadata.namespace = Some(key.namespace);
+    vm.metadata.labels = carried(run.migration.metadata.labels.as_ref(), &LABELS);
+    vm.metadata.annotations = carried(run.migration.metadata.annotations.as_ref(), &ANNOTATIONS);
     vm.status = Some(VirtualMachineStatus {
         id: run.status.target_vm_id.clone(),
         ..VirtualMachineStatus::default()
     });
     vm
+}
+
+/// Those of the migration's own labels or annotations that say where the VM came from and why.
+fn carried(all: Option<&BTreeMap<String, String>>, names: &[&str]) -> Option<BTreeMap<String, String>> {
+    let ours: BTreeMap<_, _> = all?
+        .iter()
+        .filter(|(name, _)| names.contains(&name.as_str()))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    (!ours.is_empty()).then_some(ours)
 }
 
 fn reference(key: &Key) -> ObjectReference {

@@ -24,8 +24,9 @@ pub(crate) fn act(run: &mut Run) -> BoxFuture<'_, Result<Outcome, Trouble>> {
             source.host.freeze(&vm, &run.owner, keep).await.map_err(failure)?
         };
         run.status.snapshot_id = Some(frozen.id.0.clone());
-        let text = format!("Snapshot {} created: {}", frozen.id.0, frozen.detail);
-        run.tell(event::SNAPSHOT_CREATED, text.clone());
+        let created = format!("Snapshot {} created", frozen.id.0);
+        let text = format!("{created}: {}", frozen.detail);
+        run.tell(event::SNAPSHOT_CREATED, created);
         run.tell(event::EXPORT_STARTED, "Disk export started");
         Ok(Outcome::Done("SnapshotCreated", text))
     }

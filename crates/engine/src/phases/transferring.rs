@@ -49,7 +49,7 @@ pub(crate) fn act(run: &mut Run) -> BoxFuture<'_, Result<Outcome, Trouble>> {
             JobState::Failed(failure) => {
                 // It has ended; this makes the executor forget it.
                 run.ports.executor.cancel(&id).await?;
-                run.status.export_task_ref = Some(naming::export_job(&run.owner, run.attempts() + 1).0);
+                run.status.export_task_ref = Some(naming::export_job(&run.owner, run.attempt() + 1).0);
                 Err(Failure::job(failure, "TransferFailed").into())
             }
         }
@@ -99,9 +99,8 @@ fn succeeded(run: &mut Run, reports: &[DiskReport]) -> Result<Outcome, Trouble> 
         disk.content_digest = Some(report.content_digest.clone());
         disk.staged_bytes = Some(len);
         disk.bytes_transferred = Some(len);
-        disk.bytes_per_second = None;
-        disk.eta_seconds = None;
     }
+    transfer::stand_still(run);
     let total = reports.iter().map(|report| report.len).sum::<u64>();
     run.status.checksum = reports.first().map(|report| report.checksum.clone());
     run.status.bytes_transferred = Some(i64::try_from(total).unwrap_or(i64::MAX));

@@ -2,23 +2,24 @@
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use vmferry_api::names::event;
-use vmferry_api::{MigrationStorage, SourcePower, StorageType};
+use vmferry_api::names::{PROVIDER_AVAILABLE, event};
+use vmferry_api::{Provider, SourcePower, VMMigration, validate};
 use vmferry_provider::{Kind, PowerState, TargetPlan, Vm};
 
 use super::{conflict, pending};
 use crate::failure::{Failure, Trouble};
 use crate::hints;
 use crate::plan;
+use crate::port::FailureKind;
 use crate::run::{Outcome, Run};
 use crate::text;
-use crate::world::Target;
+use crate::world::{Target, provider_key};
 
 pub(crate) fn act(run: &mut Run) -> BoxFuture<'_, Result<Outcome, Trouble>> {
     async move {
-        check_storage(&run.spec().storage)?;
-        run.bandwidth_limit()?;
         // First what needs no host to answer.
+        check_rules(&run.migration)?;
+        check_providers(run).await?;
         let staging = run.staging().await?;
         let source = run.source().await?;
         let target = run.target().await?;
@@ -55,22 +56,46 @@ pub(crate) fn act(run: &mut Run) -> BoxFuture<'_, Result<Outcome, Trouble>> {
     .boxed()
 }
 
-/// What each kind of storage cannot do without. The rules of the resource as a whole are enforced where it comes in.
-fn check_storage(storage: &MigrationStorage) -> Result<(), Failure> {
-    let (name, fields): (_, &[(&str, &Option<String>)]) = match storage.storage_type {
-        StorageType::S3 => ("s3", &[("bucket", &storage.bucket), ("region", &storage.region)]),
-        StorageType::Http => ("http", &[("endpoint", &storage.endpoint)]),
-        StorageType::Nfs => ("nfs", &[("path", &storage.path)]),
+/// The rules of the resource. Where it came in by a cluster that knows no CEL, nobody has looked at them yet.
+fn check_rules(migration: &VMMigration) -> Result<(), Failure> {
+    let violations = validate::migration(migration);
+    let Some(first) = violations.first() else {
+        return Ok(());
     };
-    let missing = fields
-        .iter()
-        .find(|(_, value)| value.as_deref().unwrap_or_default().is_empty());
-    match missing {
-        None => Ok(()),
-        Some((field, _)) => Err(Failure::permanent(
-            "StorageInvalid",
-            format!("spec.storage.{field} is missing, which storage of type {name} needs; set it"),
-        )),
+    let reason = match first.field.as_str() {
+        field if field.starts_with("spec.storage") => "StorageInvalid",
+        field if field.starts_with("spec.targetResourceHints") => "InvalidHint",
+        field if field.starts_with("spec.targetNetworkHints") => "InvalidHint",
+        _ => "InvalidValue",
+    };
+    let messages: Vec<_> = violations.iter().map(ToString::to_string).collect();
+    Err(Failure::permanent(reason, messages.join("; ")))
+}
+
+/// Both Providers are ready, as far as anyone has looked. What is not there is told when it is opened.
+async fn check_providers(run: &Run) -> Result<(), Trouble> {
+    let vm_key = run.source_key();
+    let vm = run.ports.store.virtual_machine(&vm_key).await?;
+    let source = vm.map(|vm| provider_key(&vm_key, &vm));
+    let target = run.resolve(&run.spec().target_provider_ref);
+    for key in source.into_iter().chain([target]) {
+        let provider = run.ports.store.provider(&key).await?;
+        if let Some(detail) = provider.as_ref().and_then(unavailable) {
+            let text = format!("Provider {key} is not ready: {detail}; `kubectl describe provider` says more");
+            return Err(Failure::new(FailureKind::Retryable, "ProviderNotReady", text).into());
+        }
+    }
+    Ok(())
+}
+
+/// Why a Provider's status says that it cannot be used.
+fn unavailable(provider: &Provider) -> Option<String> {
+    let status = provider.status.as_ref()?;
+    let condition = status.conditions.iter().find(|each| each.type_ == PROVIDER_AVAILABLE);
+    match condition {
+        Some(found) if found.status == "False" => Some(format!("{} ({})", found.message, found.reason)),
+        _ if status.healthy == Some(false) => Some("its status says healthy: false".to_owned()),
+        _ => None,
     }
 }
 
@@ -112,30 +137,50 @@ async fn check_target(run: &Run, target: &Target, vm: &Vm) -> Result<(), Trouble
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::testing::manifests;
 
     #[test]
-    fn each_kind_of_storage_has_its_fields() {
-        let mut storage = manifests::migration("m", 1).spec.storage;
-        assert_eq!(check_storage(&storage), Ok(()));
-        for (kind, field) in [
-            (StorageType::S3, "bucket"),
-            (StorageType::Http, "endpoint"),
-            (StorageType::Nfs, "path"),
-        ] {
-            storage.storage_type = kind;
-            storage.path = None;
-            let error = check_storage(&storage).unwrap_err();
-            assert!(
-                error.message.contains(&format!("spec.storage.{field}")),
-                "{}",
-                error.message
-            );
-            assert_eq!(error.reason, "StorageInvalid");
+    fn a_broken_rule_has_the_reason_of_its_field_and_all_are_told() {
+        let mut migration = manifests::migration("m", 1);
+        assert_eq!(check_rules(&migration), Ok(()));
+        migration.spec.storage.path = None;
+        let error = check_rules(&migration).unwrap_err();
+        assert_eq!((error.reason, error.kind), ("StorageInvalid", FailureKind::Permanent));
+        migration.spec.target_name = "a/b".into();
+        let error = check_rules(&migration).unwrap_err();
+        for part in ["spec.storage.path", "spec.targetName"] {
+            assert!(error.message.contains(part), "{}", error.message);
         }
-        storage.storage_type = StorageType::S3;
-        storage.bucket = Some("b".into());
-        assert!(check_storage(&storage).unwrap_err().message.contains("region"));
+        migration.spec.storage.path = Some("/staging".into());
+        assert_eq!(check_rules(&migration).unwrap_err().reason, "InvalidValue");
+        migration.spec.target_name = "a".into();
+        migration.spec.target_network_hints = manifests::hints(&[("eth0", "a"), ("eth0", "b")]);
+        assert_eq!(check_rules(&migration).unwrap_err().reason, "InvalidHint");
+    }
+
+    #[test]
+    fn a_provider_is_gated_by_what_its_status_says_and_by_nothing_else() {
+        let provider = |status: serde_json::Value| {
+            let mut provider = manifests::provider("a");
+            provider.status = serde_json::from_value(status).unwrap();
+            unavailable(&provider)
+        };
+        let condition = |status: &str| {
+            json!({
+                "type": "ProviderAvailable", "status": status, "reason": "Down", "message": "no route",
+                "lastTransitionTime": "2025-10-16T10:00:00Z"
+            })
+        };
+        assert_eq!(provider(json!(null)), None);
+        assert_eq!(provider(json!({"healthy": true})), None);
+        assert_eq!(provider(json!({"conditions": [condition("True")]})), None);
+        assert_eq!(provider(json!({"conditions": [condition("Unknown")]})), None);
+        let down = provider(json!({"healthy": true, "conditions": [condition("False")]}));
+        assert_eq!(down.as_deref(), Some("no route (Down)"));
+        let sick = provider(json!({"healthy": false, "conditions": [condition("True")]}));
+        assert!(sick.is_some_and(|text| text.contains("healthy")));
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use vmferry_api::names::{condition, event};
-use vmferry_api::{Condition, Key, Phase, VMMigration};
+use vmferry_api::{Condition, Key, Phase, VMMigration, VMMigrationStatus};
 use vmferry_provider::{Owner, PowerState, VmSpec, VolumeSpec};
 
 use super::drive::End;
@@ -23,7 +23,7 @@ const CONDITIONS: [&str; 10] = [
     condition::READY,
     condition::FAILED,
 ];
-const EVENTS: [&str; 15] = [
+const EVENTS: [&str; 16] = [
     event::VALIDATION_STARTED,
     event::VALIDATION_SUCCESSFUL,
     event::SNAPSHOT_CREATED,
@@ -39,6 +39,7 @@ const EVENTS: [&str; 15] = [
     event::RETRY_SCHEDULED,
     event::MAX_RETRIES_EXCEEDED,
     event::MIGRATION_FAILED,
+    event::SPEC_CHANGE_IGNORED,
 ];
 
 /// The owner of number `number`.
@@ -182,8 +183,11 @@ impl State {
         );
         let known = |each: &Condition| CONDITIONS.contains(&each.type_.as_str());
         assert!(status.conditions.iter().all(known), "{status:?}");
+        // One that starts over has no conditions yet.
+        let same_round = |old: &&VMMigrationStatus| old.earlier_attempts == status.earlier_attempts;
         for old in before
             .and_then(|before| before.status.as_ref())
+            .filter(same_round)
             .into_iter()
             .flat_map(|old| &old.conditions)
         {
@@ -206,7 +210,7 @@ impl State {
     fn check_ready(&self, migration: &VMMigration) {
         let status = migration.status.clone().unwrap();
         let contents = &self.history[status.snapshot_id.as_ref().unwrap()];
-        let vm = &self.target_vms[&migration.spec.target_name];
+        let vm = &self.target_vms[&migration.effective_spec().target_name];
         assert_eq!(vm.owner.uid, migration.metadata.uid.clone().unwrap());
         assert_eq!(vm.spec.disks.len(), contents.len());
         for (disk, content) in vm.spec.disks.iter().zip(contents) {

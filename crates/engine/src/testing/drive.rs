@@ -70,6 +70,11 @@ impl Drive {
         }
     }
 
+    /// The engine, for steps that overlap.
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
     /// A new engine over the same world, with the configuration as it is now.
     pub(crate) fn restart(&mut self) {
         self.engine = engine(&self.world, &self.config);

@@ -1,6 +1,7 @@
 //! The important tests: a crash or a failure at every port call in turn, and random mishaps in any number.
 
 use proptest::prelude::*;
+use vmferry_api::names::{ANNOTATION_CANCEL, ANNOTATION_RETRY};
 use vmferry_api::{CleanupPolicy, GoDuration, RetryPolicy};
 
 use super::world::{Inject, World};
@@ -98,6 +99,18 @@ fn a_deletion_at_any_time_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_cancellation_at_any_time_leaves_nothing_behind() {
+    let cancel = Inject::Annotate(ANNOTATION_CANCEL, "now");
+    at_every_call(&[cancel], &policies(), &[End::Failed, End::Ready]);
+}
+
+#[test]
+fn a_retry_that_is_asked_for_at_any_time_does_no_harm() {
+    let retry = Inject::Annotate(ANNOTATION_RETRY, "now");
+    at_every_call(&[retry], &policies()[..1], &[End::Ready]);
+}
+
+#[test]
 fn clean_up_survives_a_crash_or_failure_at_any_call_too() {
     // A failure late enough that everything is there to be undone, then one more mishap at every call after it.
     let (_, trace) = run(&[], policies()[0]);
@@ -108,6 +121,7 @@ fn clean_up_survives_a_crash_or_failure_at_any_call_too() {
             after: true,
         },
         Inject::Delete,
+        Inject::Annotate(ANNOTATION_CANCEL, "now"),
     ] {
         let (end, trace) = run(&[(create, first)], policies()[0]);
         assert!(end == End::Failed || end == End::Gone);
@@ -147,6 +161,9 @@ fn inject() -> impl Strategy<Value = Inject> {
         1 => Just(Inject::FailJobs(FailureKind::StagedCorrupt)),
         1 => Just(Inject::FailJobs(FailureKind::Permanent)),
         1 => Just(Inject::Delete),
+        1 => Just(Inject::Annotate(ANNOTATION_CANCEL, "1")),
+        1 => Just(Inject::Annotate(ANNOTATION_RETRY, "1")),
+        1 => Just(Inject::Annotate(ANNOTATION_RETRY, "2")),
     ]
 }
 

@@ -13,6 +13,9 @@ mod world;
 mod arrival;
 mod bad_input;
 mod faults;
+mod limits;
+mod requests;
 mod scenarios;
+mod spec_changes;
 
 use drive::{Drive, End};

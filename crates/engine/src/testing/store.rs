@@ -43,6 +43,14 @@ impl State {
         }
     }
 
+    /// As a user does it.
+    pub(crate) fn annotate(&mut self, key: &Key, name: &str, value: &str) {
+        if let Some(migration) = self.migrations.get_mut(key) {
+            let annotations = migration.metadata.annotations.get_or_insert_default();
+            annotations.insert(name.to_owned(), value.to_owned());
+        }
+    }
+
     pub(crate) fn time(&self) -> Time {
         Time(jiff::Timestamp::from_second(self.now).unwrap())
     }
@@ -58,7 +66,8 @@ impl State {
         if let (Some(old), Some(new)) = (&stored.status, &new.status) {
             let back = old.progress > new.progress;
             let left = matches!(old.phase, Phase::Ready | Phase::Failed) && old.phase != new.phase;
-            if back || left {
+            let again = new.earlier_attempts > old.earlier_attempts;
+            if (back || left) && !again {
                 self.violations.push(format!(
                     "{:?} {}% became {:?} {}%",
                     old.phase, old.progress, new.phase, new.progress

@@ -32,6 +32,8 @@ pub(crate) enum Inject {
     FailJobs(FailureKind),
     /// The migration is deleted.
     Delete,
+    /// The user annotates the migration.
+    Annotate(&'static str, &'static str),
 }
 
 /// A state frozen at the source.
@@ -153,6 +155,7 @@ impl State {
                 self.jobs.values_mut().for_each(|job| job.fail(kind));
             }
             Inject::Delete => self.delete(&Key::new(NS, "m")),
+            Inject::Annotate(name, value) => self.annotate(&Key::new(NS, "m"), name, value),
             Inject::Fail { .. } | Inject::Crash { jobs_too: false, .. } => {}
         }
     }
