@@ -23,9 +23,9 @@ pub struct Logging {
     /// Logs more to standard error: -v progress of steps, -vv details, -vvv everything. VMFERRY_LOG takes a filter instead.
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
-    /// The form of the log.
-    #[arg(long, global = true, value_enum, default_value_t = Format::Text, value_name = "FORMAT")]
-    pub log_format: Format,
+    /// The form of the log. Default: text, or json for what runs on a cluster.
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", env = "VMFERRY_LOG_FORMAT")]
+    pub log_format: Option<Format>,
 }
 
 /// A form of output.
@@ -91,6 +91,11 @@ fn rule(text: &str) -> Result<String, InvalidRule> {
 }
 
 impl StorageHosts {
+    /// The rules, as they were given.
+    pub fn rules(&self) -> &[String] {
+        &self.rules
+    }
+
     /// As a policy.
     pub fn policy(&self) -> Result<HostPolicy, InvalidRule> {
         HostPolicy::allowing(self.rules.iter().map(String::as_str))
@@ -117,6 +122,12 @@ pub enum Command {
     Describe(Describe),
     /// Deletes migrations, and what they made unless they are Ready.
     Delete(Delete),
+    /// Drives the migrations of a Kubernetes cluster, for as long as it runs.
+    #[command(after_help = "Exit status: 0 stopped by a signal, 1 the lease was lost, 2 bad usage or no cluster.")]
+    Controller(Box<crate::commands::controller::args::Controller>),
+    /// Runs one job of a Kubernetes cluster; the controller starts it.
+    #[command(after_help = "Exit status: 0 what came of the job is written down, 1 it was called off or lost, 2 bad usage.")]
+    Worker(Box<crate::commands::worker::Worker>),
     /// Prints the CustomResourceDefinitions, or writes them.
     Crds(Crds),
     /// Looks at disk images and converts them: raw, qcow2, vmdk, and what qemu-nbd reads.
@@ -132,6 +143,13 @@ pub enum Command {
         /// Which shell.
         shell: Shell,
     },
+}
+
+impl Command {
+    /// Whether it runs on a cluster, where nobody sits before it.
+    pub fn is_service(&self) -> bool {
+        matches!(self, Self::Controller(_) | Self::Worker(_))
+    }
 }
 
 /// `vmferry run`.
@@ -153,6 +171,12 @@ pub struct Run {
     /// How many migrations run at once.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub max_concurrent: u16,
+    /// How many of them use one Provider at once, as source or target. Default: no limit of its own.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub max_per_provider: Option<u16>,
+    /// How many of them use one host at once, whichever Providers lead to it. Default: no limit of its own.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub max_per_host: Option<u16>,
     /// Moves at most this many bytes per second to and from staging storage, all migrations together, e.g. 50MiB. One
     /// migration's own limit is its annotation migration.virtrigaud.io/bandwidth-limit.
     #[arg(long, value_name = "RATE")]

@@ -21,7 +21,7 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let args = args::Args::parse();
-    logging::init(&args.logging);
+    logging::init(&args.logging, args.command.is_service());
     match commands::dispatch(args.command) {
         Ok(code) => code.into(),
         Err(failure) => {

@@ -103,6 +103,13 @@ fn explain(error: &KubeError) -> (String, Option<u16>) {
             );
             (text, Some(status.code))
         }
+        KubeError::Api(status) if status.message.contains("field not declared in schema") => {
+            let text = format!(
+                "{}; the CRDs on the cluster are older than this operator: apply those that came with it",
+                status.message
+            );
+            (text, Some(status.code))
+        }
         KubeError::Api(status) => (status.message.clone(), Some(status.code)),
         KubeError::SerdeError(error) => {
             let text = format!("the answer does not parse at line {}", error.line());

@@ -1,6 +1,7 @@
 //! The commands, a file each.
 
 mod completion;
+pub mod controller;
 mod crds;
 mod delete;
 mod describe;
@@ -9,6 +10,7 @@ mod get;
 pub mod image;
 mod run;
 mod validate;
+pub mod worker;
 
 use std::future::Future;
 
@@ -23,6 +25,8 @@ pub fn dispatch(command: Command) -> Result<Code, Failure> {
         Command::Get(args) => get::get(&args),
         Command::Describe(args) => describe::describe(&args),
         Command::Delete(args) => wait_for(delete::delete(args)),
+        Command::Controller(args) => wait_for(controller::controller(*args)),
+        Command::Worker(args) => wait_for(worker::worker(*args)),
         Command::Crds(args) => crds::crds(&args),
         Command::Image(args) => wait_for(image::image(args)),
         Command::Explain(args) => Ok(explain::explain(&args)),

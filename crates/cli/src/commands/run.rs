@@ -87,6 +87,8 @@ fn config(args: &Run, store: &LocalStore, keys: &[Key], reporter: &dyn Reporter)
     }
     Config {
         max_concurrent: usize::from(args.max_concurrent) + left,
+        max_per_provider: args.max_per_provider.map(usize::from),
+        max_per_host: args.max_per_host.map(usize::from),
         readback: args.verify == Verify::Readback,
         poll: Duration::from_millis(500),
         progress_interval: Duration::from_secs(1),

@@ -1,30 +1,28 @@
 //! Which adapter stands behind a Provider and behind a storage.
 
+mod connections;
 mod hypervisor;
 mod secret;
 pub mod storage;
 
-use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::sync::OnceCell;
-use vmferry_api::manifest::key_of;
 use vmferry_api::{MigrationStorage, Provider, Secret};
 use vmferry_engine::port::Connector;
 use vmferry_provider::Hypervisor;
 use vmferry_staging::limit::Bucket;
 use vmferry_staging::{HostPolicy, StagingStore};
 
-type Slot = Arc<OnceCell<Arc<dyn Hypervisor>>>;
+use self::connections::Connections;
 
 /// Opens adapters, and keeps the connections to hypervisors.
 pub struct Wiring {
     runtime_dir: PathBuf,
     hosts: HostPolicy,
     bandwidth: Option<Arc<Bucket>>,
-    hypervisors: Mutex<HashMap<String, Slot>>,
+    hypervisors: Connections,
 }
 
 impl Wiring {
@@ -34,7 +32,7 @@ impl Wiring {
             runtime_dir,
             hosts,
             bandwidth: None,
-            hypervisors: Mutex::default(),
+            hypervisors: Connections::default(),
         }
     }
 
@@ -43,17 +41,6 @@ impl Wiring {
     pub fn limited(mut self, bucket: Option<Bucket>) -> Self {
         self.bandwidth = bucket.map(Arc::new);
         self
-    }
-
-    /// The place for the connection of a provider. A provider that was declared anew is another one.
-    fn slot(&self, provider: &Provider) -> Slot {
-        let name = format!(
-            "{} {}",
-            key_of(provider),
-            serde_json::to_string(&provider.spec).unwrap_or_default()
-        );
-        let mut slots = self.hypervisors.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(slots.entry(name).or_default())
     }
 }
 
@@ -64,7 +51,7 @@ impl Connector for Wiring {
         provider: &Provider,
         secret: Option<&Secret>,
     ) -> Result<Arc<dyn Hypervisor>, vmferry_provider::Error> {
-        let slot = self.slot(provider);
+        let slot = self.hypervisors.slot(provider, secret);
         let open = || hypervisor::open(provider, secret, self.runtime_dir.clone());
         slot.get_or_try_init(open).await.cloned()
     }
