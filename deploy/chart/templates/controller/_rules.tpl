@@ -1,38 +1,34 @@
 {{/* What the controller may do where migrations are. Each rule says what it is for; there is none without a use. */}}
 {{- define "vmferry.controllerRules" -}}
-# Migrations: their finalizer and labels by patch, their status by server-side apply.
+# Migrations: their finalizer, labels and status, all by patch.
 - apiGroups: [infra.virtrigaud.io]
   resources: [vmmigrations]
-  verbs: [get, list, watch, update, patch]
+  verbs: [get, list, watch, patch]
 - apiGroups: [infra.virtrigaud.io]
   resources: [vmmigrations/status]
-  verbs: [get, update, patch]
-# To own the Jobs, where the cluster asks for it (OwnerReferencesPermissionEnforcement).
-- apiGroups: [infra.virtrigaud.io]
-  resources: [vmmigrations/finalizers]
-  verbs: [update]
+  verbs: [patch]
 # The source's VirtualMachine is read, the target's is made, and both have a status. None is changed or deleted.
 - apiGroups: [infra.virtrigaud.io]
   resources: [virtualmachines]
   verbs: [get, list, watch, create]
 - apiGroups: [infra.virtrigaud.io]
   resources: [virtualmachines/status]
-  verbs: [get, patch]
+  verbs: [patch]
 # Events, in the API of today and in that of old.
 - apiGroups: [events.k8s.io, ""]
   resources: [events]
   verbs: [create, patch]
 {{- if eq .Values.controller.executor "job" }}
-# Workers: a Job for a data phase, its pods until they are gone, its Lease for its heartbeat.
+# Workers: a Job for a data phase, its pods until they are gone, and the Lease that says which worker may move bytes.
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, delete]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
+  verbs: [get, list]
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
-  verbs: [get, list, watch]
+  verbs: [get, list, watch, create, update, delete]
 {{- end }}
 {{- end -}}
 
@@ -45,7 +41,7 @@
 # Health, where no manager of VirtRigaud's says it.
 - apiGroups: [infra.virtrigaud.io]
   resources: [providers/status]
-  verbs: [get, patch]
+  verbs: [patch]
 {{- end }}
 {{- end -}}
 
