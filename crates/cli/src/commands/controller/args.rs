@@ -7,6 +7,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args as ClapArgs, ValueEnum};
 use vmferry_api::{ByteRate, GoDuration};
 
+use super::admission::Admission;
 use crate::args::{StorageHosts, Verify};
 
 /// `vmferry controller`.
@@ -20,8 +21,6 @@ pub struct Controller {
     pub executor: ExecutorKind,
     #[command(flatten)]
     pub limits: Limits,
-    #[command(flatten)]
-    pub workers: Workers,
     /// Where metrics are served.
     #[arg(
         long,
@@ -41,6 +40,8 @@ pub struct Controller {
     #[command(flatten)]
     pub election: Election,
     #[command(flatten)]
+    pub admission: Admission,
+    #[command(flatten)]
     pub hosts: StorageHosts,
     /// How the copied volumes are verified.
     #[arg(long, value_enum, default_value_t = Verify::Stream, env = "VMFERRY_VERIFY")]
@@ -48,6 +49,8 @@ pub struct Controller {
     /// The folder for sockets of this process. Default: one of its own under the temporary folder.
     #[arg(long, value_name = "DIR", env = "VMFERRY_RUNTIME_DIR")]
     pub runtime_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub workers: Workers,
 }
 
 /// Who moves the bytes.

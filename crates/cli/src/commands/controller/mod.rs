@@ -1,5 +1,6 @@
 //! `vmferry controller`.
 
+pub(super) mod admission;
 pub mod args;
 pub(super) mod executor;
 pub mod place;
@@ -30,6 +31,7 @@ pub async fn controller(args: Controller) -> Result<Code, Failure> {
     let hosts = args.hosts.policy().map_err(Failure::bad_input)?;
     let runtime = place::runtime(args.runtime_dir.as_deref())?;
     let client = place::client().await?;
+    let webhook = admission::start(&args.admission, &client, &stop).await?;
     let operator = Operator::new(client.clone(), settings(&args));
 
     let limit = args.limits.bandwidth_limit.map(|rate| Bucket::new(rate.0));
@@ -44,6 +46,12 @@ pub async fn controller(args: Controller) -> Result<Code, Failure> {
         events: operator.events(),
     };
     let done = operator.run(ports, config(&args), stop, moving.end()).await;
+    if done.is_ok()
+        && let Some(webhook) = webhook
+    {
+        // It ends what is under way, within a limit of its own.
+        let _ = webhook.await;
+    }
     done.map(|()| Code::Success).map_err(Failure::failed)
 }
 
@@ -58,6 +66,8 @@ fn settings(args: &Controller) -> Settings {
         watch_namespace: args.watch_namespace.clone(),
         lease,
         identity,
+        metrics_addr: Some(args.metrics_addr),
+        health_addr: Some(args.health_addr),
     }
 }
 
