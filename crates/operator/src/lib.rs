@@ -8,8 +8,10 @@ mod call;
 mod controller;
 mod error;
 mod events;
+mod http;
 pub mod jobs;
 mod lease;
+mod metrics;
 mod store;
 pub mod webhook;
 

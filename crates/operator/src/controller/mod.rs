@@ -10,10 +10,12 @@
 //! lease ends at once, in the middle of a step if need be, which is no worse than a crash. One that is asked to stop lets
 //! its steps end, stops what its executor runs in this process, and gives the lease up.
 
+mod face;
 mod report;
 mod tasks;
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,13 +26,16 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use vmferry_engine::{Config, Engine, Ports};
 
+use self::face::Face;
 use self::report::Reporter;
 use self::tasks::{Parts, Tasks};
 use crate::cache::Change;
 use crate::error::Error;
 use crate::events::KubeEvents;
+use crate::http::{listen, serve_health, serve_metrics};
 use crate::lease::{Elector, Leadership, LeaseSettings};
-use crate::store::KubeStore;
+use crate::metrics::Metrics;
+use crate::store::{KubeStore, Observer};
 
 /// How long the steps and the jobs that are under way may take to end when all is to stop.
 const WINDING_DOWN: Duration = Duration::from_secs(40);
@@ -46,6 +51,10 @@ pub struct Settings {
     pub lease: Option<LeaseSettings>,
     /// The name of this process in events.
     pub identity: String,
+    /// Where metrics are served.
+    pub metrics_addr: Option<SocketAddr>,
+    /// Where health is served.
+    pub health_addr: Option<SocketAddr>,
 }
 
 /// The operator, with its store and its events on an API server.
@@ -55,6 +64,7 @@ pub struct Operator {
     leadership: Leadership,
     store: Arc<KubeStore>,
     events: Arc<KubeEvents>,
+    metrics: Arc<Metrics>,
 }
 
 impl Operator {
@@ -64,7 +74,9 @@ impl Operator {
             Some(_) => Leadership::none(),
             None => Leadership::always(),
         };
-        let store = KubeStore::new(client.clone(), leadership.clone(), None);
+        let metrics = Arc::new(Metrics::default());
+        let observer: Arc<dyn Observer> = Arc::clone(&metrics) as _;
+        let store = KubeStore::new(client.clone(), leadership.clone(), Some(observer));
         let events = KubeEvents::new(client.clone(), settings.identity.clone());
         Self {
             client,
@@ -72,6 +84,7 @@ impl Operator {
             leadership,
             store: Arc::new(store),
             events: Arc::new(events),
+            metrics,
         }
     }
 
@@ -88,7 +101,7 @@ impl Operator {
     /// Works until `stop`, then lets the steps end and waits for `drain`, which stops what else this process runs.
     ///
     /// # Errors
-    /// When the lease is lost: the caller must end the process without delay.
+    /// When the lease is lost: the caller must end the process without delay. When an address is taken.
     pub async fn run(
         self,
         ports: Ports,
@@ -96,8 +109,18 @@ impl Operator {
         stop: CancellationToken,
         drain: impl Future<Output = ()>,
     ) -> Result<(), Error> {
+        let metrics = listen("metrics", self.settings.metrics_addr).await?;
+        let health = listen("health", self.settings.health_addr).await?;
         let tasks = Arc::new(self.tasks(ports, config));
+        let face = Arc::new(Face {
+            store: self.store(),
+            leadership: self.leadership.clone(),
+            metrics: Arc::clone(&self.metrics),
+            tasks: Arc::clone(&tasks),
+        });
         tokio::select! {
+            () = serve_metrics(metrics, Arc::clone(&face)) => Ok(()),
+            () = serve_health(health, face) => Ok(()),
             () = self.watch(&tasks) => Ok(()),
             result = self.lead(&tasks, &stop, drain) => result,
         }
@@ -114,6 +137,7 @@ impl Operator {
                 events: self.events(),
             },
             leadership: self.leadership.clone(),
+            metrics: Arc::clone(&self.metrics),
         })
     }
 

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use tokio::sync::{Notify, Semaphore};
@@ -21,6 +21,7 @@ use vmferry_engine::{Engine, Next};
 use super::report::Reporter;
 use crate::cache::Entry;
 use crate::lease::Leadership;
+use crate::metrics::{Metrics, Step};
 use crate::store::KubeStore;
 
 /// The first and the longest wait after the store failed.
@@ -36,6 +37,7 @@ pub(super) struct Parts {
     pub store: Arc<KubeStore>,
     pub reporter: Reporter,
     pub leadership: Leadership,
+    pub metrics: Arc<Metrics>,
     /// How many steps are done at once.
     pub concurrency: usize,
 }
@@ -158,16 +160,19 @@ impl Tasks {
 
     async fn step(&self, key: &Key, failures: &mut u32) -> Then {
         self.parts.reporter.readable(key).await;
+        let began = Instant::now();
         let step = AssertUnwindSafe(self.parts.engine.step(key)).catch_unwind().await;
+        let how = match &step {
+            Ok(Ok(_)) => Step::Done,
+            Ok(Err(error)) if error.conflict => Step::Conflict,
+            Ok(Err(_)) => Step::Store,
+            Err(_) => Step::Panic,
+        };
+        self.parts.metrics.stepped(how, began.elapsed());
         match step {
             Ok(Ok(next)) => {
-                tracing::debug!(?next, "stepped");
                 *failures = 0;
-                match next {
-                    Next::Now => Then::Wait(Duration::ZERO),
-                    Next::After(wait) => Then::Wait(wait),
-                    Next::Done(_) | Next::Gone => Then::End,
-                }
+                then(next)
             }
             Ok(Err(error)) => self.failed(key, &error, failures).await,
             Err(_) => {
@@ -210,6 +215,15 @@ impl Tasks {
 
     fn running(&self) -> MutexGuard<'_, HashMap<Key, Handle>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn then(next: Next) -> Then {
+    tracing::debug!(?next, "stepped");
+    match next {
+        Next::Now => Then::Wait(Duration::ZERO),
+        Next::After(wait) => Then::Wait(wait),
+        Next::Done(_) | Next::Gone => Then::End,
     }
 }
 

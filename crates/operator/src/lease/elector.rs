@@ -48,6 +48,7 @@ impl Elector {
     pub async fn acquire(&self) -> Lease {
         let mut seen = None;
         loop {
+            self.leadership.looks();
             match self.attempt(&mut seen).await {
                 Ok(Some(lease)) => {
                     tracing::info!(lease = %self.object(), identity = self.settings.identity, "this process leads");
@@ -64,6 +65,7 @@ impl Elector {
     pub async fn keep(&self, mut lease: Lease) -> String {
         loop {
             sleep(EVERY).await;
+            self.leadership.looks();
             match self.renew(&lease).await {
                 Ok(Kept::Renewed(new)) => lease = new,
                 Ok(Kept::Taken(holder)) => {

@@ -29,9 +29,19 @@ const DEADLINE: Duration = Duration::from_secs(8);
 /// How long one call may take.
 const CALL: Duration = Duration::from_secs(3);
 
+/// After how long without a look at the lease something is wrong with this process.
+const HUNG: Duration = Duration::from_mins(1);
+
 /// Whether this process leads.
 #[derive(Debug, Clone)]
-pub struct Leadership(Arc<Mutex<Until>>);
+pub struct Leadership(Arc<Mutex<State>>);
+
+#[derive(Debug, Clone, Copy)]
+struct State {
+    until: Until,
+    /// When the lease was last looked at.
+    looked: Instant,
+}
 
 #[derive(Debug, Clone, Copy)]
 enum Until {
@@ -43,33 +53,49 @@ enum Until {
 impl Leadership {
     /// One that has yet to be won.
     pub fn none() -> Self {
-        Self(Arc::new(Mutex::new(Until::Never)))
+        Self::of(Until::Never)
     }
 
     /// One without an election: there is only one replica.
     pub fn always() -> Self {
-        Self(Arc::new(Mutex::new(Until::Forever)))
+        Self::of(Until::Forever)
+    }
+
+    fn of(until: Until) -> Self {
+        let looked = Instant::now();
+        Self(Arc::new(Mutex::new(State { until, looked })))
     }
 
     /// Whether this process leads at this moment.
     pub fn holds(&self) -> bool {
-        match *self.lock() {
+        match self.lock().until {
             Until::Never => false,
             Until::Time(until) => Instant::now() < until,
             Until::Forever => true,
         }
     }
 
+    /// Whether this process takes part in the election as it should.
+    pub(crate) fn is_looked_after(&self) -> bool {
+        let state = self.lock();
+        matches!(state.until, Until::Forever) || state.looked.elapsed() < HUNG
+    }
+
+    /// The lease is about to be looked at.
+    fn looks(&self) {
+        self.lock().looked = Instant::now();
+    }
+
     /// It was renewed by a call that began at this time.
     fn renewed(&self, began: Instant) {
-        *self.lock() = Until::Time(began + DEADLINE);
+        self.lock().until = Until::Time(began + DEADLINE);
     }
 
     fn lost(&self) {
-        *self.lock() = Until::Never;
+        self.lock().until = Until::Never;
     }
 
-    fn lock(&self) -> MutexGuard<'_, Until> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -57,6 +57,12 @@ impl Moving {
 /// How the workers are run.
 fn options(args: &Controller) -> Result<Options, Failure> {
     let workers = &args.workers;
+    let image = workers.worker_image.clone().filter(|image| !image.is_empty());
+    let image = image.ok_or_else(|| {
+        Failure::bad_input(
+            "--executor job needs --worker-image: the image that this process runs from; or use --executor inline",
+        )
+    })?;
     let pod_template = match &workers.worker_pod_template {
         Some(path) => pod_template(path)?,
         None => PodTemplateSpec::default(),
@@ -68,7 +74,7 @@ fn options(args: &Controller) -> Result<Options, Failure> {
         nfs_volumes: workers.nfs_volumes,
         namespace: args.watch_namespace.clone(),
         start_limit: workers.worker_start_limit.0,
-        ..Options::new(workers.worker_image.clone().unwrap_or_default())
+        ..Options::new(image)
     })
 }
 
