@@ -1,9 +1,7 @@
 //! Every way to a host, on either side.
 
-use std::fs;
-
 use serde_json::json;
-use vmferry_testkit::{DiskSpec, GuestSpec, MIB, files_below};
+use vmferry_testkit::{DiskSpec, GuestSpec, MIB};
 
 use crate::support::{Crossing, Lab};
 
@@ -74,11 +72,7 @@ fn a_secret_is_said_nowhere() {
     let key = lab.a.ssh().private_key();
     let key_line = key.lines().nth(1).unwrap();
     let mut said = vec![outcome.text.clone(), lab.ferry.command(&["describe", "m"]).text];
-    said.extend(
-        files_below(&lab.ferry.state())
-            .iter()
-            .map(|path| String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned()),
-    );
+    said.extend(lab.ferry.saved());
     for text in said {
         assert!(
             !text.contains(&password) && !text.contains(key_line),

@@ -2,7 +2,7 @@
 
 use vmferry_testkit::{DiskSpec, GuestSpec, MIB};
 
-use crate::support::{Lab, Record};
+use crate::support::Lab;
 
 /// As in the tests of restarts: only the catching is tried again.
 const TRIES: u32 = 25;
@@ -19,10 +19,7 @@ fn leaves_nothing_when_deleted_in(phase: &str) {
         let is_over = lab.ferry.record(&name).phase() == "Ready";
         let outcome = lab.ferry.command(&["delete", &name]);
         assert_eq!(outcome.code, 0, "{}", outcome.text);
-        assert!(
-            Record::read(&lab.ferry.state(), &name).is_none(),
-            "the migration itself is gone"
-        );
+        assert!(lab.ferry.find(&name).is_none(), "the migration itself is gone");
         if is_over {
             // A VM that arrived is its user's. Away with it, for the next try.
             let _ = lab.b.try_virsh(["destroy", "arrived"]);
@@ -69,6 +66,6 @@ fn a_vm_that_arrived_stays_when_its_migration_is_deleted() {
     let before = lab.look();
     lab.ferry.run(&lab.crossing("traveller")).ready();
     assert_eq!(lab.ferry.command(&["delete", "m"]).code, 0);
-    assert!(Record::read(&lab.ferry.state(), "m").is_none());
+    assert!(lab.ferry.find("m").is_none());
     lab.assert_only_arrived(&before).assert_booted(&source);
 }

@@ -10,6 +10,7 @@ mod connections;
 mod crossing;
 mod deletion;
 mod hints;
+mod manifests;
 mod refusals;
 mod restart;
 mod retry;

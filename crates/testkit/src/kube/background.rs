@@ -15,8 +15,8 @@ pub(super) fn runtime() -> Runtime {
         .must("make a runtime")
 }
 
-/// Runs a future to its end. A thread of its own drives it, since the test's may be driving a runtime already.
-pub(super) fn block_on<T: Send>(future: impl Future<Output = T> + Send) -> T {
-    let ended = thread::scope(|scope| scope.spawn(|| runtime().block_on(future)).join());
+/// Makes a future and runs it to its end, on a thread of its own: the test's may be driving a runtime already.
+pub(super) fn block_on<T: Send, F: Future<Output = T>>(make: impl FnOnce() -> F + Send) -> T {
+    let ended = thread::scope(|scope| scope.spawn(|| runtime().block_on(make())).join());
     ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

@@ -91,7 +91,7 @@ impl Cluster {
             admin,
         };
         cluster.start_api_server();
-        block_on(async { crd::install(&cluster.client().await, &spec.crds).await });
+        block_on(|| async { crd::install(&cluster.client().await, &spec.crds).await });
         if spec.controllers {
             cluster.start_controllers();
         }
@@ -149,7 +149,7 @@ impl Cluster {
             .env("GOMEMLIMIT", format!("{}MiB", self.memory_mib))
             .env("GOGC", "off");
         let admin = self.admin.clone();
-        self.api_server.start(&mut command, || block_on(is_ready(&admin)));
+        self.api_server.start(&mut command, || block_on(|| is_ready(&admin)));
     }
 
     /// Starts the controllers. They take a moment to get to work.

@@ -12,8 +12,10 @@ mod background;
 mod cluster;
 mod crd;
 mod kubelet;
+mod objects;
 mod programs;
 
 pub use access::Access;
 pub use cluster::{Cluster, ClusterSpec};
 pub use kubelet::{Kubelet, KubeletSpec, RunningPod};
+pub use objects::Kind;

@@ -1,11 +1,10 @@
 //! VMs cross by every kind of storage, and what is staged is an ordinary image.
 
-use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use vmferry_testkit::{Counters, DiskSpec, Format, Guest, GuestSpec, MIB, files_below, image, run};
+use vmferry_testkit::{Counters, DiskSpec, Format, Guest, GuestSpec, MIB, image, run};
 
 use crate::support::{Crossing, Lab, Place};
 
@@ -46,11 +45,7 @@ fn crosses(place: &Place, target: &str) {
     assert!(described.contains("Upload to storage started; "), "{described}");
 
     let Some(hidden) = place.hidden() else { return };
-    let state = files_below(&lab.ferry.state());
-    let state = state
-        .iter()
-        .map(|path| String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned());
-    for said in state.chain([outcome.text, described]) {
+    for said in lab.ferry.saved().into_iter().chain([outcome.text, described]) {
         assert!(!said.contains(&hidden), "a secret shows in: {said}");
     }
 }

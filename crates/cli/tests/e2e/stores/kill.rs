@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use vmferry_testkit::{DiskSpec, GuestSpec, MIB, wait_for};
 
-use crate::support::{Lab, Place, Record};
+use crate::support::{Lab, Place};
 
 /// Bytes of noise on the disk.
 const DATA: u64 = 96 * MIB;
@@ -58,7 +58,7 @@ fn can_be_deleted(place: &Place) {
     assert!(!place.everything().is_empty(), "nothing was staged");
     let outcome = lab.ferry.command(&["delete", "m"]);
     assert_eq!(outcome.code, 0, "{}", outcome.text);
-    assert!(Record::read(&lab.ferry.state(), "m").is_none());
+    assert!(lab.ferry.find("m").is_none());
     lab.assert_nothing_left(&before);
     assert_eq!(place.everything(), Vec::<String>::new());
 }

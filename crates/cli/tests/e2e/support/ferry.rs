@@ -1,37 +1,20 @@
 //! Runs of the binary.
 
-use std::fs::{self, File};
-use std::os::unix::process::CommandExt;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use tempfile::TempDir;
-use vmferry_testkit::poll;
+use vmferry_testkit::{files_below, poll};
 
-use super::{Crossing, Record};
-
-/// How long a run may take in a debug build while other tests run, in seconds. `VMFERRY_TEST_LIMIT` says otherwise where there is much to move.
-const LIMIT: u64 = 150;
-
-fn limit() -> Duration {
-    let set = std::env::var("VMFERRY_TEST_LIMIT").ok();
-    Duration::from_secs(set.and_then(|seconds| seconds.parse().ok()).unwrap_or(LIMIT))
-}
+use super::process::{Process, limit};
+use super::{Crossing, Outcome, Record};
 
 /// Where a run works: manifests, state and staging, each test its own.
 #[derive(Debug)]
 pub struct Ferry {
     dir: TempDir,
-}
-
-/// How a run ended.
-#[derive(Debug)]
-pub struct Outcome {
-    /// Its exit code; -1 where a signal ended it.
-    pub code: i32,
-    /// Standard output and standard error.
-    pub text: String,
 }
 
 impl Ferry {
@@ -114,27 +97,28 @@ impl Ferry {
     /// A migration as it was last saved.
     #[track_caller]
     pub fn record(&self, name: &str) -> Record {
-        Record::read(&self.state(), name).unwrap_or_else(|| panic!("there is no record of {name}"))
+        self.find(name)
+            .unwrap_or_else(|| panic!("there is no record of {name}"))
+    }
+
+    /// A migration as it was last saved; none where there is none.
+    pub fn find(&self, name: &str) -> Option<Record> {
+        read(&self.state(), name)
+    }
+
+    /// All that was saved, as text.
+    pub fn saved(&self) -> Vec<String> {
+        let files = files_below(&self.state());
+        let texts = files.iter().map(|path| fs::read(path).unwrap());
+        texts
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .collect()
     }
 
     fn spawn(&self, args: &[String]) -> Ran {
-        let log = tempfile::NamedTempFile::new_in(self.dir.path()).unwrap();
-        let errors: File = log.as_file().try_clone().unwrap();
-        // A process group of its own: whatever is left in it when the run has ended was left behind.
-        let child = Command::new(env!("CARGO_BIN_EXE_vmferry"))
-            .args(args)
-            .env("RUST_BACKTRACE", "1")
-            .stdin(Stdio::null())
-            .stdout(log.as_file().try_clone().unwrap())
-            .stderr(errors)
-            .process_group(0)
-            .spawn()
-            .unwrap();
         Ran {
-            child,
-            log: log.path().to_owned(),
+            process: Process::start(args, &[], self.path()),
             state: self.state(),
-            _log: log,
         }
     }
 }
@@ -142,47 +126,34 @@ impl Ferry {
 /// A run under way.
 #[derive(Debug)]
 pub struct Ran {
-    child: Child,
-    log: PathBuf,
+    process: Process,
     state: PathBuf,
-    _log: tempfile::NamedTempFile,
 }
 
 impl Ran {
     /// Waits for its end, and that it leaves no process behind.
     #[track_caller]
     pub fn end(mut self) -> Outcome {
-        let status = poll(limit(), || self.child.try_wait().unwrap());
-        let text = fs::read_to_string(&self.log).unwrap();
-        let Some(status) = status else {
-            self.kill();
-            panic!("vmferry did not end in {:?}. It said:\n{text}", limit());
-        };
-        let left = poll(Duration::from_secs(5), || group_is_empty(self.child.id()).then_some(()));
-        assert!(
-            left.is_some(),
-            "processes of vmferry are left in group {}",
-            self.child.id()
-        );
+        let status = self.process.end();
         Outcome {
             code: status.code().unwrap_or(-1),
-            text,
+            text: self.text(),
         }
     }
 
     /// Its process.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.pid()
     }
 
     /// Whether it has not ended yet.
     pub fn is_running(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
+        self.process.status().is_none()
     }
 
     /// What it has said so far.
     pub fn text(&self) -> String {
-        fs::read_to_string(&self.log).unwrap()
+        self.process.text()
     }
 
     /// Waits until the record of a migration is as wanted.
@@ -195,8 +166,8 @@ impl Ran {
         wanted: impl Fn(&Record) -> bool,
     ) -> Record {
         let found = poll(limit, || {
-            let record = Record::read(&self.state, name).filter(|record| wanted(record));
-            record.or_else(|| self.child.try_wait().unwrap().map(|_| Record(serde_json::Value::Null)))
+            let record = read(&self.state, name).filter(|record| wanted(record));
+            record.or_else(|| self.process.status().map(|_| Record(Value::Null)))
         });
         match found {
             Some(record) if !record.0.is_null() => record,
@@ -207,12 +178,11 @@ impl Ran {
     /// Kills it with SIGKILL as soon as the record of a migration is in this phase. False where it ended or passed on before.
     pub fn kill_in(mut self, name: &str, phase: &str) -> bool {
         let start = Instant::now();
-        while start.elapsed() < limit() && self.child.try_wait().unwrap().is_none() {
-            if Record::read(&self.state, name).is_some_and(|record| record.phase() == phase) {
+        while start.elapsed() < limit() && self.is_running() {
+            if read(&self.state, name).is_some_and(|record| record.phase() == phase) {
                 self.kill();
                 // What is durable when it died is what counts.
-                return Record::read(&self.state, name)
-                    .is_some_and(|record| record.phase() == phase && !is_over(&record));
+                return read(&self.state, name).is_some_and(|record| record.phase() == phase && !record.is_over());
             }
             std::thread::sleep(Duration::from_micros(200));
         }
@@ -222,56 +192,24 @@ impl Ran {
 
     /// Kills it with SIGKILL.
     pub fn kill(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.process.kill();
     }
 
     /// Sends it a signal.
     pub fn signal(&self, name: &str) {
-        vmferry_testkit::run(Command::new("kill").args(["-s", name, &self.child.id().to_string()]));
+        self.process.signal(name);
     }
 }
 
-impl Drop for Ran {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-fn is_over(record: &Record) -> bool {
-    !record.status("completionTime").is_empty()
-}
-
-/// Whether no process is in a process group.
-fn group_is_empty(group: u32) -> bool {
-    let group = group.to_string();
-    let of_group = |stat: String| {
-        // After the command in parentheses: state, parent, group.
-        stat.rsplit_once(") ")
-            .is_some_and(|(_, rest)| rest.split(' ').nth(2) == Some(&group))
-    };
-    let processes = fs::read_dir("/proc").unwrap().flatten();
-    !processes
-        .filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok())
-        .any(of_group)
-}
-
-impl Outcome {
-    /// Asserts that all migrations are Ready.
-    #[track_caller]
-    pub fn ready(&self) -> &Self {
-        assert_eq!(self.code, 0, "vmferry did not end well:\n{}", self.text);
-        self
-    }
-
-    /// Asserts that it ended with this code and said each of these texts.
-    #[track_caller]
-    pub fn refused(&self, code: i32, texts: &[&str]) -> &Self {
-        assert_eq!(self.code, code, "vmferry ended otherwise:\n{}", self.text);
-        for text in texts {
-            assert!(self.text.contains(text), "vmferry did not say `{text}`:\n{}", self.text);
+/// What the state directory says of a migration; none while it says nothing.
+fn read(state: &Path, name: &str) -> Option<Record> {
+    files_below(&state.join("migrations")).iter().find_map(|file| {
+        // A file that is being replaced is there under a hidden name as well, and that one does not count yet.
+        let name_of_file = file.file_name()?.to_str()?;
+        if name_of_file.starts_with('.') {
+            return None;
         }
-        assert!(!self.text.contains("panicked"), "vmferry panicked:\n{}", self.text);
-        self
-    }
+        let value: Value = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
+        (value["migration"]["metadata"]["name"] == name).then(|| Record(value["migration"].clone()))
+    })
 }

@@ -1,10 +1,6 @@
-//! What the state directory says of a migration.
-
-use std::fs;
-use std::path::Path;
+//! What is known of a migration.
 
 use serde_json::Value;
-use vmferry_testkit::files_below;
 
 /// The phases that a migration passes, in order.
 pub const PHASES: [&str; 10] = [
@@ -25,19 +21,6 @@ pub const PHASES: [&str; 10] = [
 pub struct Record(pub Value);
 
 impl Record {
-    /// Reads it; none while there is none.
-    pub fn read(state: &Path, name: &str) -> Option<Self> {
-        files_below(&state.join("migrations")).iter().find_map(|file| {
-            // A file that is being replaced is there under a hidden name as well, and that one does not count yet.
-            let name_of_file = file.file_name()?.to_str()?;
-            if name_of_file.starts_with('.') {
-                return None;
-            }
-            let value: Value = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
-            (value["migration"]["metadata"]["name"] == name).then(|| Self(value["migration"].clone()))
-        })
-    }
-
     /// A field of the status, as text; empty where it is not set.
     pub fn status(&self, field: &str) -> String {
         match &self.0["status"][field] {
@@ -67,5 +50,10 @@ impl Record {
     pub fn holds(&self, kind: &str) -> bool {
         self.condition(kind)
             .is_some_and(|condition| condition["status"] == "True")
+    }
+
+    /// Whether it is Ready or Failed for good.
+    pub fn is_over(&self) -> bool {
+        !self.status("completionTime").is_empty()
     }
 }
