@@ -4,7 +4,6 @@
 - controller
 - --log-format={{ $c.logFormat }}
 - --executor={{ $c.executor }}
-- --providers={{ $c.providers }}
 - --verify={{ $c.verify }}
 - --metrics-addr=0.0.0.0:8080
 - --health-addr=0.0.0.0:8081
@@ -12,6 +11,9 @@
 - --leader-elect={{ $c.leaderElection.enabled }}
 {{- if $c.leaderElection.enabled }}
 - --lease-name={{ include "vmferry.leaseName" . }}
+{{- end }}
+{{- if ne $c.providers "auto" }}
+- --providers={{ $c.providers }}
 {{- end }}
 {{- with .Values.watchNamespace }}
 - --watch-namespace={{ . }}
@@ -38,6 +40,9 @@
 - --worker-image={{ include "vmferry.image" . }}
 - --worker-service-account={{ .Values.worker.serviceAccount.name }}
 - --worker-pod-template=/etc/vmferry/worker/pod-template.yaml
+{{- with .Values.worker.startLimit }}
+- --worker-start-limit={{ . }}
+{{- end }}
 {{- if .Values.worker.nfsVolumes }}
 - --nfs-volumes
 {{- end }}

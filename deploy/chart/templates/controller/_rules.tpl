@@ -54,3 +54,11 @@
   {{- end }}
   verbs: [get]
 {{- end -}}
+
+{{/* Providers and Secrets of a namespace that is shared with migrations of others. */}}
+{{- define "vmferry.sharedRules" -}}
+- apiGroups: [infra.virtrigaud.io]
+  resources: [providers]
+  verbs: [get]
+{{ include "vmferry.secretRules" . }}
+{{- end -}}
