@@ -13,6 +13,9 @@ pub const LABEL_SOURCE_PROVIDER: &str = "migration.virtrigaud.io/source-provider
 /// Label: the target provider's type.
 pub const LABEL_TARGET_PROVIDER: &str = "migration.virtrigaud.io/target-provider";
 
+/// Label of what runs for a migration on a cluster: the migration's UID.
+pub const LABEL_UID: &str = "migration.virtrigaud.io/uid";
+
 /// Condition of a `Provider`: whether it can be used.
 pub const PROVIDER_AVAILABLE: &str = "ProviderAvailable";
 

@@ -128,6 +128,9 @@ pub enum Command {
     /// Runs one job of a Kubernetes cluster; the controller starts it.
     #[command(after_help = "Exit status: 0 what came of the job is written down, 1 it was called off or lost, 2 bad usage.")]
     Worker(Box<crate::commands::worker::Worker>),
+    /// Looks at the migrations of a Kubernetes cluster: what `kubectl vmferry` does where this binary is on the path as
+    /// kubectl-vmferry.
+    Kube(Box<crate::commands::kubectl::args::Kubectl>),
     /// Prints the CustomResourceDefinitions, or writes them.
     Crds(Crds),
     /// Looks at disk images and converts them: raw, qcow2, vmdk, and what qemu-nbd reads.

@@ -17,23 +17,43 @@ pub fn describe(args: &Describe) -> Result<Code, Failure> {
     let migration = &record.migration;
     let uid = migration.metadata.uid.clone().unwrap_or_default();
     let events = LocalEvents::of(store.dir(), &key_of(migration), &uid).map_err(Failure::failed)?;
+    let manifests: Vec<_> = record.manifests.iter().map(|path| path.display().to_string()).collect();
+    let events: Vec<_> = events.into_iter().map(Happened::from).collect();
+    show(migration, Some(manifests.join(", ")), &events);
+    Ok(Code::Success)
+}
+
+/// An event, wherever it was kept.
+pub struct Happened {
+    /// When.
+    pub time: Time,
+    /// Its type.
+    pub kind: String,
+    /// Its reason.
+    pub reason: String,
+    /// One sentence.
+    pub message: String,
+}
+
+impl From<LoggedEvent> for Happened {
+    fn from(logged: LoggedEvent) -> Self {
+        Self {
+            time: logged.time,
+            kind: format!("{:?}", logged.event.event_type),
+            reason: logged.event.reason,
+            message: logged.event.message,
+        }
+    }
+}
+
+/// Prints everything about a migration, and what happened to it, oldest first.
+pub fn show(migration: &VMMigration, manifests: Option<String>, events: &[Happened]) {
     let status = migration.status.clone().unwrap_or_default();
     head(migration, &status);
-    field(
-        "Manifests",
-        Some(
-            record
-                .manifests
-                .iter()
-                .map(|path| path.display().to_string())
-                .collect::<Vec<_>>()
-                .join(", "),
-        ),
-    );
+    field("Manifests", manifests);
     disks(&status.disks);
     conditions(&status);
-    list_events(&events);
-    Ok(Code::Success)
+    list_events(events);
 }
 
 fn field(name: &str, value: Option<String>) {
@@ -144,17 +164,16 @@ fn conditions(status: &VMMigrationStatus) {
     }
 }
 
-fn list_events(events: &[LoggedEvent]) {
+fn list_events(events: &[Happened]) {
     if events.is_empty() {
         return;
     }
     output::line("\nEvents:");
-    for logged in events {
-        let event = &logged.event;
-        let kind = format!("{:?}", event.event_type);
+    for event in events {
         output::line(&format!(
-            "  {}  {kind:<8} {:<21} {}",
-            time(&logged.time),
+            "  {}  {:<8} {:<21} {}",
+            time(&event.time),
+            event.kind,
             event.reason,
             event.message
         ));

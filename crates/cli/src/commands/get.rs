@@ -113,7 +113,7 @@ fn row(migration: &VMMigration, wide: bool) -> Vec<String> {
 }
 
 /// Columns of equal width, three spaces between them.
-fn table(rows: &[Vec<String>]) -> Vec<String> {
+pub fn table(rows: &[Vec<String>]) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column| {
         rows.iter()

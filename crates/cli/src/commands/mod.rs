@@ -8,6 +8,7 @@ mod describe;
 mod explain;
 mod get;
 pub mod image;
+pub mod kubectl;
 mod run;
 mod validate;
 pub mod worker;
@@ -27,11 +28,17 @@ pub fn dispatch(command: Command) -> Result<Code, Failure> {
         Command::Delete(args) => wait_for(delete::delete(args)),
         Command::Controller(args) => wait_for(controller::controller(*args)),
         Command::Worker(args) => wait_for(worker::worker(*args)),
+        Command::Kube(args) => kubectl(*args),
         Command::Crds(args) => crds::crds(&args),
         Command::Image(args) => wait_for(image::image(args)),
         Command::Explain(args) => Ok(explain::explain(&args)),
         Command::Completion { shell } => Ok(completion::completion(shell)),
     }
+}
+
+/// Looks at a cluster.
+pub fn kubectl(args: kubectl::args::Kubectl) -> Result<Code, Failure> {
+    wait_for(kubectl::kubectl(args))
 }
 
 /// Reads or writes files from a command that waits for things, without holding up what else its thread has to do.

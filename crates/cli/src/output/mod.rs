@@ -21,6 +21,8 @@ use crate::args::Format;
 use crate::drive::Ending;
 use crate::exit::Failure;
 
+pub use plain::{disk_line, moves_bytes};
+
 /// Shows what happens.
 pub trait Reporter: Observer {
     /// Something about a migration, or (without a key) about the whole command.

@@ -55,7 +55,7 @@ impl Plain {
 }
 
 /// `disk vda 45 %, 4.5 GiB of 10.0 GiB, 120.0 MiB/s, 46s left`
-pub(super) fn disk_line(disk: &DiskStatus) -> String {
+pub fn disk_line(disk: &DiskStatus) -> String {
     let (done, total) = (units::count(disk.bytes_transferred), units::count(disk.staged_bytes));
     let mut facts = Vec::new();
     if total > 0 {
@@ -75,7 +75,7 @@ pub(super) fn disk_line(disk: &DiskStatus) -> String {
 }
 
 /// Whether bytes move in this phase.
-pub(super) fn moves_bytes(phase: Phase) -> bool {
+pub fn moves_bytes(phase: Phase) -> bool {
     matches!(phase, Phase::Transferring | Phase::Importing)
 }
 
