@@ -7,7 +7,7 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{CALL, DURATION, EVERY, Leadership};
+use super::{CALL, DURATION, EVERY, Leadership, PAUSE};
 use crate::call::{CallError, call, find};
 
 /// Which lease, and who asks for it.
@@ -63,8 +63,10 @@ impl Elector {
 
     /// Renews the lease until it is lost, and says why it is.
     pub async fn keep(&self, mut lease: Lease) -> String {
+        let mut wait = EVERY;
         loop {
-            sleep(EVERY).await;
+            sleep(wait).await;
+            wait = EVERY;
             self.leadership.looks();
             match self.renew(&lease).await {
                 Ok(Kept::Renewed(new)) => lease = new,
@@ -72,7 +74,10 @@ impl Elector {
                     self.leadership.lost();
                     return format!("{} took the Lease {}", holder, self.object());
                 }
-                Err(error) => tracing::warn!(%error, "the lease could not be renewed; trying again"),
+                Err(error) => {
+                    wait = PAUSE;
+                    tracing::warn!(%error, "the lease could not be renewed; trying again");
+                }
             }
             if !self.leadership.holds() {
                 return format!("the Lease {} could not be renewed in time", self.object());

@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use vmferry_api::manifest::key_of;
 use vmferry_api::names::{GROUP, VERSION};
 use vmferry_api::{Key, Provider, Secret, VMMigration, VirtualMachine};
@@ -28,6 +29,10 @@ pub const FIELD_MANAGER: &str = "vmferry";
 /// Condition: whether the object parses. It is never seen by the engine, and gone once the object does.
 pub(crate) const ACCEPTED: &str = "Accepted";
 
+/// How many migrations are saved at once. The others wait here, where they are in nobody's way, and not at the API server,
+/// which has the lease to renew.
+const WRITERS: usize = 8;
+
 /// Who hears of what is saved: the state before, and after.
 pub trait Observer: Send + Sync {
     /// A migration was saved.
@@ -38,6 +43,7 @@ pub trait Observer: Send + Sync {
 pub struct KubeStore {
     client: Client,
     leadership: Leadership,
+    writers: Semaphore,
     observer: Option<Arc<dyn Observer>>,
     pub(crate) migrations: Arc<Cache<VMMigration>>,
     pub(crate) virtual_machines: Arc<Cache<VirtualMachine>>,
@@ -50,6 +56,7 @@ impl KubeStore {
         Self {
             client,
             leadership,
+            writers: Semaphore::new(WRITERS),
             observer,
             migrations: Arc::default(),
             virtual_machines: Arc::default(),
@@ -228,6 +235,8 @@ impl Store for KubeStore {
     }
 
     async fn save(&self, migration: &VMMigration) -> Result<(), StoreError> {
+        // It is never closed.
+        let _turn = self.writers.acquire().await;
         let key = key_of(migration);
         let uid = migration.metadata.uid.as_deref().unwrap_or_default();
         let base = match self.base(&key, migration) {
