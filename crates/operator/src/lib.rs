@@ -13,6 +13,7 @@ pub mod jobs;
 mod lease;
 mod metrics;
 mod store;
+mod upkeep;
 pub mod webhook;
 
 pub use cache::{Cache, Cached, Change};
@@ -22,3 +23,4 @@ pub use error::Error;
 pub use events::KubeEvents;
 pub use lease::{LeaseSettings, Leadership};
 pub use store::{FIELD_MANAGER, KubeStore, Observer};
+pub use upkeep::Upkeep;

@@ -36,6 +36,7 @@ use crate::http::{listen, serve_health, serve_metrics};
 use crate::lease::{Elector, Leadership, LeaseSettings};
 use crate::metrics::Metrics;
 use crate::store::{KubeStore, Observer};
+use crate::upkeep::{Keeper, Upkeep};
 
 /// How long the steps and the jobs that are under way may take to end when all is to stop.
 const WINDING_DOWN: Duration = Duration::from_secs(40);
@@ -51,6 +52,8 @@ pub struct Settings {
     pub lease: Option<LeaseSettings>,
     /// The name of this process in events.
     pub identity: String,
+    /// Whether the status of Providers and VirtualMachines is kept.
+    pub upkeep: Upkeep,
     /// Where metrics are served.
     pub metrics_addr: Option<SocketAddr>,
     /// Where health is served.
@@ -111,6 +114,8 @@ impl Operator {
     ) -> Result<(), Error> {
         let metrics = listen("metrics", self.settings.metrics_addr).await?;
         let health = listen("health", self.settings.health_addr).await?;
+        let connector = Arc::clone(&ports.connector);
+        let keeper = Keeper::new(self.client.clone(), self.store(), connector, self.settings.upkeep);
         let tasks = Arc::new(self.tasks(ports, config));
         let face = Arc::new(Face {
             store: self.store(),
@@ -122,7 +127,7 @@ impl Operator {
             () = serve_metrics(metrics, Arc::clone(&face)) => Ok(()),
             () = serve_health(health, face) => Ok(()),
             () = self.watch(&tasks) => Ok(()),
-            result = self.lead(&tasks, &stop, drain) => result,
+            result = self.lead(&tasks, &keeper, &stop, drain) => result,
         }
     }
 
@@ -166,6 +171,7 @@ impl Operator {
     async fn lead(
         &self,
         tasks: &Arc<Tasks>,
+        keeper: &Keeper,
         stop: &CancellationToken,
         drain: impl Future<Output = ()>,
     ) -> Result<(), Error> {
@@ -179,6 +185,7 @@ impl Operator {
         };
         tasks.wake_all();
         tokio::select! {
+            () = keeper.run() => Ok(()),
             why = lost => Err(Error::LeaseLost(why)),
             () = self.end(tasks, stop, drain, elector.as_ref()) => Ok(()),
         }

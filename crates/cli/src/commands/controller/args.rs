@@ -37,6 +37,9 @@ pub struct Controller {
         env = "VMFERRY_HEALTH_ADDR"
     )]
     pub health_addr: SocketAddr,
+    /// Whether the status of Providers (their health) and of the VirtualMachines that migrations touch is kept.
+    #[arg(long, value_enum, default_value_t = ProvidersMode::Auto, env = "VMFERRY_PROVIDERS")]
+    pub providers: ProvidersMode,
     #[command(flatten)]
     pub election: Election,
     #[command(flatten)]
@@ -51,6 +54,17 @@ pub struct Controller {
     pub runtime_dir: Option<PathBuf>,
     #[command(flatten)]
     pub workers: Workers,
+}
+
+/// Whether the status of Providers and VirtualMachines is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProvidersMode {
+    /// Of those whose status nobody else writes.
+    Auto,
+    /// Of all.
+    Manage,
+    /// Of none: another operator does.
+    Read,
 }
 
 /// Who moves the bytes.

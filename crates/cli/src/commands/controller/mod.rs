@@ -11,10 +11,10 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use vmferry_engine::port::{Connector, Store};
 use vmferry_engine::{Config, Ports};
-use vmferry_operator::{LeaseSettings, Operator, Settings};
+use vmferry_operator::{LeaseSettings, Operator, Settings, Upkeep};
 use vmferry_staging::limit::Bucket;
 
-use self::args::Controller;
+use self::args::{Controller, ProvidersMode};
 use self::executor::Moving;
 use crate::args::Verify;
 use crate::clock::SystemClock;
@@ -66,6 +66,11 @@ fn settings(args: &Controller) -> Settings {
         watch_namespace: args.watch_namespace.clone(),
         lease,
         identity,
+        upkeep: match args.providers {
+            ProvidersMode::Auto => Upkeep::Auto,
+            ProvidersMode::Manage => Upkeep::Manage,
+            ProvidersMode::Read => Upkeep::Read,
+        },
         metrics_addr: Some(args.metrics_addr),
         health_addr: Some(args.health_addr),
     }
