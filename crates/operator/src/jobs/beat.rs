@@ -23,6 +23,8 @@ pub(super) struct Beat {
     pub progress: Vec<DiskProgress>,
     /// What came of it.
     pub outcome: Option<JobState>,
+    /// Which lease it is.
+    pub lease: String,
     /// What differs after each change.
     pub mark: String,
 }
@@ -38,6 +40,7 @@ impl Beat {
             holder_run: annotation(HOLDER_RUN).to_owned(),
             progress: serde_json::from_str(annotation(PROGRESS)).unwrap_or_default(),
             outcome: serde_json::from_str(annotation(OUTCOME)).ok().filter(is_end),
+            lease: lease.uid().unwrap_or_default(),
             mark: lease.resource_version().unwrap_or_default(),
         }
     }

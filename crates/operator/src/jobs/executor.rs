@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use k8s_openapi::api::batch::v1::Job as KubeJob;
@@ -75,9 +76,10 @@ impl KubeExecutor {
             return Ok(JobState::Absent);
         };
         let beat = self.lease_of(&job).await?.as_ref().map(Beat::of);
-        match self.judge(&job, beat.as_ref()) {
-            Verdict::Ended(outcome) => return Ok(outcome),
-            Verdict::Lost => return self.lost(id, &job, beat.as_ref()).await,
+        let seen = self.judge(&job, beat.as_ref());
+        match &seen {
+            Verdict::Ended(outcome) => return Ok(outcome.clone()),
+            Verdict::Lost | Verdict::Silent => return self.lost(id, &job, beat.as_ref(), &seen).await,
             Verdict::NotStarted => return self.not_started(id, &job).await,
             Verdict::Ungranted => self.grant(&job).await?,
             Verdict::Ending { abandoned: true } => self.abandon(&job).await?,
@@ -87,13 +89,20 @@ impl KubeExecutor {
     }
 
     fn judge(&self, job: &KubeJob, beat: Option<&Beat>) -> Verdict {
-        let mark = beat.map_or("none", |beat| &beat.mark);
-        let age = self.sightings.age(&thing(job), mark);
+        let age = match beat {
+            Some(beat) => self.age(beat),
+            None => self.sightings.age(&thing(job), "without a lease"),
+        };
         verdict(job, beat, age, self.options.start_limit)
     }
 
+    /// For how long a lease is as it is.
+    pub(super) fn age(&self, beat: &Beat) -> Duration {
+        self.sightings.age(&beat.lease, &beat.mark)
+    }
+
     /// The worker is gone: it is removed, to be started again, unless that was done too often already.
-    async fn lost(&self, id: &JobId, job: &KubeJob, beat: Option<&Beat>) -> Result<JobState, Trouble> {
+    async fn lost(&self, id: &JobId, job: &KubeJob, beat: Option<&Beat>, seen: &Verdict) -> Result<JobState, Trouble> {
         let count = self.losses.note(id, run_of(job), beat.map_or(0, Beat::done));
         let words = self.words(id, job).await?;
         tracing::warn!(job = %id, uid = %owner_of(job).uid, count, "the worker was lost: {words}");
@@ -101,7 +110,11 @@ impl KubeExecutor {
             let text = format!("{count} workers in a row were lost without getting on; of the last one: {words}");
             return Ok(failed(job, &text));
         }
-        self.remove(job).await?;
+        match seen {
+            // Its node may never say that the pod is gone.
+            Verdict::Silent => self.abandon(job).await?,
+            _ => self.remove(job).await?,
+        }
         Ok(JobState::Running(progress(job, beat)))
     }
 
@@ -142,7 +155,7 @@ impl KubeExecutor {
         }
     }
 
-    /// Lets the worker of a Job take the migration's lease. A holder that is known to be dead loses it at once.
+    /// Lets the worker of a Job take the migration's lease. A holder that is dead, or silent for long enough, loses it at once.
     async fn grant(&self, job: &KubeJob) -> Result<(), Trouble> {
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), &namespace(job));
         let name = lease_name(&owner_of(job));
@@ -151,13 +164,10 @@ impl KubeExecutor {
                 None => ask(leases.create(&PostParams::default(), &beat::lease_for(job))).await,
                 Some(lease) if Beat::of(&lease).run == run_of(job) => return Ok(()),
                 Some(mut lease) => {
-                    beat::grant(&mut lease, job);
-                    if self
-                        .is_dead(&namespace(job), Beat::of(&lease).holder.as_deref())
-                        .await?
-                    {
+                    if !self.is_held(&lease).await? {
                         beat::release(&mut lease);
                     }
+                    beat::grant(&mut lease, job);
                     ask(leases.replace(&name, &PostParams::default(), &lease)).await
                 }
             };
@@ -258,7 +268,7 @@ pub(super) fn namespace<K: Resource>(object: &K) -> String {
     object.namespace().unwrap_or_default()
 }
 
-/// What the lease of a Job's run is noted under.
+/// What a Job's run is noted under.
 pub(super) fn thing(job: &KubeJob) -> String {
     format!("{}/{}", job.uid().unwrap_or_default(), run_of(job))
 }
@@ -288,7 +298,8 @@ impl Executor for KubeExecutor {
     }
 
     async fn cancel(&self, id: &JobId) -> Result<(), ExecutorError> {
-        let stopped = self.stop(id).await.map_err(|trouble| error("cancel", id, &trouble));
+        let stopped = self.stop(id).await;
+        let stopped = stopped.map_err(|trouble| error("cancel", id, &trouble));
         if stopped.is_ok() {
             self.losses.forget(id);
         }

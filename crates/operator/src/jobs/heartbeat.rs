@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 use vmferry_engine::port::{DiskProgress, Job, JobState};
 
 use super::answer::{Trouble, optional, within};
@@ -30,6 +31,10 @@ const CALL: Duration = Duration::from_secs(4);
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long is tried to say what came of a job. No byte moves any more.
 const CONCLUDING: Duration = Duration::from_mins(2);
+/// How long is tried to let go of a lease where nothing came of the job: it only spares the next worker some waiting.
+const LETTING_GO: Duration = Duration::from_secs(5);
+/// The longest that is waited between two tries.
+const LONGEST: Duration = Duration::from_secs(10);
 /// How often the thread looks.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -128,7 +133,7 @@ impl Heartbeat {
         let (end, ended) = oneshot::channel();
         Ok(Self {
             end,
-            keeper: tokio::spawn(keeper.keep(ended, stop)),
+            keeper: tokio::spawn(keeper.keep(ended, stop).in_current_span()),
         })
     }
 
@@ -282,19 +287,21 @@ impl Keeper {
 
     /// Writes what came of the job and lets go of the lease.
     async fn conclude(self, outcome: Option<JobState>) -> Result<(), HeartbeatError> {
-        let began = Instant::now();
+        let limit = if outcome.is_some() { CONCLUDING } else { LETTING_GO };
+        let (began, mut pause) = (Instant::now(), PAUSE);
         loop {
             let detail = match self.try_to_conclude(outcome.as_ref()).await {
                 Ok(true) => return Ok(()),
                 Ok(false) => return Err(HeartbeatError::Lost(self.name())),
                 Err(detail) => detail,
             };
-            if began.elapsed() >= CONCLUDING {
+            if began.elapsed() + pause >= limit {
                 let lease = self.name();
                 return Err(HeartbeatError::Unsaid { lease, detail });
             }
             tracing::warn!(lease = %self.name(), detail, "what came of the job could not be written; trying again");
-            sleep(PAUSE).await;
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST);
         }
     }
 
@@ -345,7 +352,9 @@ impl Guard {
 
 /// Stops what moves bytes when the lease was not renewed for too long, and ends the process where that did not help.
 fn watch_over(guard: Arc<Guard>, stop: CancellationToken, kill: fn()) {
+    let span = tracing::Span::current();
     std::thread::spawn(move || {
+        let _span = span.entered();
         while let Some(silent) = guard.silent() {
             if silent >= KILLED {
                 tracing::error!("the lease was not renewed in time, and bytes may still move: ending this process");

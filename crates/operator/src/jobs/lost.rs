@@ -31,7 +31,7 @@ impl Losses {
         if loss.run == run {
             return loss.count;
         }
-        loss.run = run.to_owned();
+        run.clone_into(&mut loss.run);
         loss.count = if done > loss.done { 1 } else { loss.count + 1 };
         loss.done = loss.done.max(done);
         loss.count

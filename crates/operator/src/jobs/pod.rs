@@ -42,7 +42,7 @@ pub(super) fn as_seen_inside(job: &Job, options: &Options) -> Job {
 /// The pod of a job: the template of the options, with what makes it a worker above.
 pub(super) fn template(
     job: &Job,
-    told: String,
+    told: &str,
     run: &str,
     provider: Option<&Provider>,
     labels: BTreeMap<String, String>,
@@ -84,7 +84,7 @@ pub(super) fn template(
     template
 }
 
-fn environment(told: String, run: &str) -> Vec<EnvVar> {
+fn environment(told: &str, run: &str) -> Vec<EnvVar> {
     let plain = |name: &str, value: String| EnvVar {
         name: name.to_owned(),
         value: Some(value),
@@ -102,7 +102,7 @@ fn environment(told: String, run: &str) -> Vec<EnvVar> {
         }),
     };
     vec![
-        plain(ENV_JOB, escaped(&told)),
+        plain(ENV_JOB, escaped(told)),
         plain(ENV_RUN, run.to_owned()),
         plain(ENV_SECRETS_DIR, SECRETS.to_owned()),
         plain(ENV_RUNTIME_DIR, RUNTIME.to_owned()),
@@ -247,6 +247,7 @@ mod tests {
     use super::super::spec::kube_job;
     use super::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "the JSON is written where it is given")]
     fn job(storage: Value) -> Job {
         let direction = json!({ "import": { "provider": { "namespace": "vms", "name": "new" }, "readback": false } });
         let job = json!({
@@ -257,6 +258,7 @@ mod tests {
         serde_json::from_value(job).unwrap()
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "the JSON is written where it is given")]
     fn provider(secret: Value) -> Provider {
         let spec = json!({ "type": "libvirt", "endpoint": "x", "credentialSecretRef": secret });
         let provider = json!({

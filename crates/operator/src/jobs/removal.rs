@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use futures::FutureExt as _;
 use k8s_openapi::api::batch::v1::Job as KubeJob;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
@@ -24,7 +25,7 @@ impl KubeExecutor {
     pub(super) async fn stop(&self, id: &JobId) -> Result<(), Trouble> {
         let began = Instant::now();
         loop {
-            let stopped = match self.stop_once(id).await {
+            let stopped = match self.stop_once(id).boxed().await {
                 Err(trouble) if trouble.passes() && began.elapsed() < STOPPING => false,
                 other => other?,
             };
@@ -65,29 +66,24 @@ impl KubeExecutor {
     }
 
     /// Whether somebody alive may hold a lease.
-    async fn is_held(&self, lease: &Lease) -> Result<bool, Trouble> {
+    pub(super) async fn is_held(&self, lease: &Lease) -> Result<bool, Trouble> {
         let beat = Beat::of(lease);
-        let (Some(holder), Some(uid)) = (beat.holder, lease.uid()) else {
-            return Ok(false);
-        };
-        if self.sightings.age(&uid, &beat.mark) >= SILENT {
-            return Ok(false);
+        let silent = self.age(&beat) >= SILENT;
+        match beat.holder {
+            Some(holder) if !silent => Ok(!self.is_dead(&namespace(lease), &holder).await?),
+            _ => Ok(false),
         }
-        Ok(!self.is_dead(&namespace(lease), Some(&holder)).await?)
     }
 
     /// Whether the process that a pod ran is known to have ended. A pod is gone only when its processes are, unless it was
     /// removed by force.
-    pub(super) async fn is_dead(&self, namespace: &str, pod: Option<&str>) -> Result<bool, Trouble> {
-        let Some(pod) = pod else {
-            return Ok(false);
-        };
+    async fn is_dead(&self, namespace: &str, pod: &str) -> Result<bool, Trouble> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        let found = ask(pods.get_opt(pod)).await?;
-        let phase = found
-            .as_ref()
-            .map(|pod| pod.status.as_ref().and_then(|status| status.phase.as_deref()));
-        Ok(matches!(phase, None | Some(Some("Succeeded" | "Failed"))))
+        let Some(found) = ask(pods.get_opt(pod)).await? else {
+            return Ok(true);
+        };
+        let phase = found.status.and_then(|status| status.phase);
+        Ok(phase.is_some_and(|phase| phase == "Succeeded" || phase == "Failed"))
     }
 
     /// Deletes a Job, which stays until its pods are gone.

@@ -50,7 +50,7 @@ pub(super) fn kube_job(
             backoff_limit: Some(0),
             completions: Some(1),
             parallelism: Some(1),
-            template: pod::template(job, told, run, provider, labels, options),
+            template: pod::template(job, &told, run, provider, labels, options),
             ..JobSpec::default()
         }),
         status: None,

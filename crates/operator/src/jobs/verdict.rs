@@ -27,8 +27,10 @@ pub(super) enum Verdict {
     NotStarted,
     /// Its worker is alive.
     Alive,
-    /// Its worker is gone without having said what came of it.
+    /// Its worker has ended without having said what came of it.
     Lost,
+    /// Nothing was heard of its worker for so long that it has stopped moving bytes, wherever it is.
+    Silent,
 }
 
 /// `age` says for how long the lease was as it is, `start_limit` for how long a worker may take to begin.
@@ -47,7 +49,7 @@ pub(super) fn verdict(job: &KubeJob, beat: Option<&Beat>, age: Duration, start_l
     }
     match granted {
         None => Verdict::Ungranted,
-        Some(beat) if beat.is_held_by(run) && age >= SILENT => Verdict::Lost,
+        Some(beat) if beat.is_held_by(run) && age >= SILENT => Verdict::Silent,
         Some(beat) if beat.is_held_by(run) => Verdict::Alive,
         Some(_) if age >= start_limit => Verdict::NotStarted,
         Some(_) => Verdict::Waiting,
@@ -111,7 +113,7 @@ mod tests {
         let held = beat("r1", Some("pod"), "r1");
         check(&running(), Some(&held), 0, &Verdict::Alive);
         check(&running(), Some(&held), 19, &Verdict::Alive);
-        check(&running(), Some(&held), 20, &Verdict::Lost);
+        check(&running(), Some(&held), 20, &Verdict::Silent);
     }
 
     #[test]

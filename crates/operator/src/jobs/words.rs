@@ -32,8 +32,8 @@ fn of_pod(pod: &Pod) -> String {
     let Some(status) = &pod.status else {
         return "nothing is known of it".to_owned();
     };
-    let containers = status.container_statuses.iter().flatten();
-    if let Some(words) = containers.filter_map(of_container).next() {
+    let mut containers = status.container_statuses.iter().flatten();
+    if let Some(words) = containers.find_map(of_container) {
         return words;
     }
     let conditions = status.conditions.iter().flatten();
