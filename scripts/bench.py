@@ -537,7 +537,7 @@ spec:
         say("Making the disk")
         self.disk = make_disk(self.work, self.options.quick)
         allocated = json.loads(run("qemu-img", "info", "--output=json", self.disk))["actual-size"]
-        if wanted("s3-raw", "s3-qcow2", "http-qcow2", "nfs-qcow2", "sparse"):
+        if wanted("s3-raw", "s3-qcow2", "http-qcow2", "nfs-qcow2", "sparse", "operator"):
             say("Starting two libvirt hosts")
             self.a, self.b = Host(self.work, "a"), Host(self.work, "b")
             disk = self.a.path / "pool" / "disk.qcow2"
@@ -569,13 +569,24 @@ spec:
                 store.empty()
         self.compare("direct-nbd", "from NBD to NBD", lambda: self.direct(True), lambda: self.direct(False))
         sparse = self.sparse() if wanted("sparse") else None
-        out = TARGET / "bench"
+        operator, out = None, TARGET / "bench"
+        if wanted("operator"):
+            import bench_operator  # It imports this file, too.
+
+            few = self.options.quick
+            operator, figures = bench_operator.measure(self, 200 if few else 2000, 10 if few else 50)
+            out.mkdir(parents=True, exist_ok=True)
+            (out / "operator.json").write_text(json.dumps(figures, indent=2) + "\n")
         out.mkdir(parents=True, exist_ok=True)
-        (out / "summary.json").write_text(json.dumps(self.summary, indent=2) + "\n")
-        print(f"\nA disk of 8 GiB with {allocated / MIB:.0f} MiB of data, median (min–max) of {self.options.rounds} rounds:\n")
-        print(self.table())
+        if self.summary:
+            (out / "summary.json").write_text(json.dumps(self.summary, indent=2) + "\n")
+        if self.rows:
+            print(f"\nA disk of 8 GiB with {allocated / MIB:.0f} MiB of data, median (min–max) of {self.options.rounds} rounds:\n")
+            print(self.table())
         if sparse:
             print(f"\n200 MiB of data in disks of different sizes, median of {self.options.rounds} rounds:\n\n{sparse}")
+        if operator:
+            print(f"\nThe controller:\n\n{operator}")
 
 
 def main():

@@ -4,8 +4,8 @@ set -eu
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-"$root/scripts/deps.sh" stores bench
+"$root/scripts/deps.sh" stores bench kube
 [ "$(id -u)" = 0 ] || die "the benchmark reads the disks of its hosts and drops caches: run it as root"
 say "building vmferry"
-(cd "$root" && cargo build --quiet --release -p vmferry && cargo build --quiet --release -p vmferry-testkit --example thin_s3)
+(cd "$root" && cargo build --quiet --release -p vmferry && cargo build --quiet --release -p vmferry-testkit --examples)
 exec python3 -B "$root/scripts/bench.py" "$@"
