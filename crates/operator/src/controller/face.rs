@@ -31,8 +31,6 @@ impl Answers for Face {
     }
 
     fn unready(&self) -> Option<&'static str> {
-        let store = &self.store;
-        let synced = store.migrations.is_synced() && store.virtual_machines.is_synced() && store.providers.is_synced();
-        (!synced).then_some("the objects of the cluster are not known yet")
+        (!self.store.is_synced()).then_some("the objects of the cluster are not known yet")
     }
 }

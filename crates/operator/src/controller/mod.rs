@@ -149,7 +149,6 @@ impl Operator {
     /// Keeps the caches up to date, and wakes those whose migration changed. Never ends.
     async fn watch(&self, tasks: &Arc<Tasks>) {
         let namespace = self.settings.watch_namespace.as_deref();
-        let client = || self.client.clone();
         let changed = |change| {
             if !self.leadership.holds() {
                 return;
@@ -160,11 +159,7 @@ impl Operator {
                 Change::Listed => tasks.wake_all(),
             }
         };
-        tokio::join!(
-            self.store.migrations.run(client(), namespace, changed),
-            self.store.virtual_machines.run(client(), namespace, |_| {}),
-            self.store.providers.run(client(), namespace, |_| {}),
-        );
+        self.store.watch(namespace, changed).await;
     }
 
     /// Waits until this process knows everything and leads, then steps until it is to stop.
@@ -193,12 +188,7 @@ impl Operator {
 
     /// Waits until this process knows everything and leads. What comes back ends when it leads no more, with the reason.
     async fn begin<'e>(&self, elector: Option<&'e Elector>) -> BoxFuture<'e, String> {
-        let store = &self.store;
-        tokio::join!(
-            store.migrations.synced(),
-            store.virtual_machines.synced(),
-            store.providers.synced()
-        );
+        self.store.synced().await;
         match elector {
             None => std::future::pending().boxed(),
             Some(elector) => {

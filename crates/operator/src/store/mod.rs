@@ -4,7 +4,7 @@
 //! Provider that was applied a moment ago is found. Secrets are asked for each time. Writes carry UID and version of what
 //! they were decided on: where anybody else wrote meanwhile, nothing is written and the step is done again.
 
-mod change;
+mod difference;
 
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ use vmferry_api::names::{GROUP, VERSION};
 use vmferry_api::{Key, Provider, Secret, VMMigration, VirtualMachine};
 use vmferry_engine::port::{Store, StoreError};
 
-use self::change::Change;
-use crate::cache::{Cache, Cached};
+use self::difference::Difference;
+use crate::cache::{Cache, Cached, Change};
 use crate::call::{CallError, call, find};
 use crate::lease::Leadership;
 
@@ -67,6 +67,30 @@ impl KubeStore {
     /// A migration as it was last seen or written.
     pub fn get(&self, key: &Key) -> Option<Arc<VMMigration>> {
         self.migrations.get(key)
+    }
+
+    /// Keeps the caches up to date, of one namespace or of all, and tells of every change of a migration. Never ends.
+    pub async fn watch(&self, namespace: Option<&str>, changed: impl Fn(Change) + Send) {
+        let client = || self.client.clone();
+        tokio::join!(
+            self.migrations.run(client(), namespace, changed),
+            self.virtual_machines.run(client(), namespace, |_| {}),
+            self.providers.run(client(), namespace, |_| {}),
+        );
+    }
+
+    /// Waits until all objects were seen once.
+    pub async fn synced(&self) {
+        tokio::join!(
+            self.migrations.synced(),
+            self.virtual_machines.synced(),
+            self.providers.synced()
+        );
+    }
+
+    /// Whether all objects were seen once.
+    pub fn is_synced(&self) -> bool {
+        self.migrations.is_synced() && self.virtual_machines.is_synced() && self.providers.is_synced()
     }
 
     fn api<K: Cached>(&self, namespace: &str) -> Api<K> {
@@ -140,10 +164,10 @@ impl KubeStore {
 
     /// Does the writes that are needed, and lets the caches know.
     async fn write(&self, key: &Key, base: &VMMigration, new: &VMMigration) -> Result<(), CallError> {
-        let change = Change::between(base, new);
+        let differs = Difference::between(base, new);
         let mut current = base.clone();
         // The finalizer first: nothing is recorded, and so nothing is made, without it.
-        if let Some(patch) = change.metadata {
+        if let Some(patch) = differs.metadata {
             current = self.save_metadata(key, &current, patch).await?;
             if is_gone(&current) {
                 self.migrations
@@ -152,7 +176,7 @@ impl KubeStore {
             }
             self.migrations.wrote(current.clone());
         }
-        if change.status {
+        if differs.status {
             let saved = self.save_status(key, &current, new.status.as_ref()).await?;
             self.migrations.wrote(saved);
         }

@@ -5,14 +5,14 @@ use vmferry_api::VMMigration;
 
 /// What differs between what is known and what a step decided.
 #[derive(Debug, PartialEq)]
-pub(super) struct Change {
+pub(super) struct Difference {
     /// Finalizers and labels, as a merge patch of the metadata.
     pub metadata: Option<Value>,
     /// Whether the status differs.
     pub status: bool,
 }
 
-impl Change {
+impl Difference {
     pub(super) fn between(base: &VMMigration, new: &VMMigration) -> Self {
         let mut patch = Map::new();
         let finalizers = |migration: &VMMigration| migration.metadata.finalizers.clone().unwrap_or_default();
@@ -62,28 +62,28 @@ mod tests {
     #[test]
     fn only_what_differs_is_written() {
         let base = migration(&json!({"labels": {"app": "db", "old": "x"}, "finalizers": ["other"]}));
-        let none = Change {
+        let none = Difference {
             metadata: None,
             status: false,
         };
-        assert_eq!(Change::between(&base, &base), none);
+        assert_eq!(Difference::between(&base, &base), none);
 
         let mut new = migration(&json!({"labels": {"app": "db", "new": "y"}, "finalizers": ["other", "ours"]}));
         new.status = Some(VMMigrationStatus::default());
         let expected = json!({"finalizers": ["other", "ours"], "labels": {"new": "y", "old": null}});
-        let both = Change {
+        let both = Difference {
             metadata: Some(expected),
             status: true,
         };
-        assert_eq!(Change::between(&base, &new), both);
+        assert_eq!(Difference::between(&base, &new), both);
     }
 
     #[test]
     fn no_finalizers_and_none_are_the_same() {
         let (none, empty) = (migration(&json!({})), migration(&json!({"finalizers": []})));
-        assert_eq!(Change::between(&none, &empty).metadata, None);
+        assert_eq!(Difference::between(&none, &empty).metadata, None);
         let held = migration(&json!({"finalizers": ["ours"]}));
-        let patch = Change::between(&held, &empty).metadata;
+        let patch = Difference::between(&held, &empty).metadata;
         assert_eq!(patch, Some(json!({"finalizers": []})));
     }
 }
