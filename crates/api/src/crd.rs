@@ -1,6 +1,6 @@
 //! The CustomResourceDefinitions: generated from the types, completed with what a derive cannot say.
 //!
-//! What is completed: the CEL rules of [`crate::rules`], conditions as a map by their type, what is unknown preserved
+//! What is completed: the CEL rules of [`crate::rules`], conditions as a map by their type, a whole as a whole, what is unknown preserved
 //! where the types preserve it, formats that Kubernetes does not know, and no defaults in the status (an empty status is
 //! no status). [`all`] is what is committed under `deploy/crds/`; a test fails when that drifts.
 
@@ -66,6 +66,10 @@ fn complete<T: CustomResourceExt>(kind: &'static str, file: &'static str, rules:
             if let Some(conditions) = status.pointer_mut("/properties/conditions") {
                 conditions["x-kubernetes-list-type"] = json!("map");
                 conditions["x-kubernetes-list-map-keys"] = json!(["type"]);
+            }
+            // It comes and goes as a whole.
+            if let Some(accepted) = status.pointer_mut("/properties/acceptedSpec") {
+                accepted["x-kubernetes-map-type"] = json!("atomic");
             }
         }
         bound_secret_reference(schema);

@@ -19,6 +19,9 @@ pub const LABEL_UID: &str = "migration.virtrigaud.io/uid";
 /// Condition of a `Provider`: whether it can be used.
 pub const PROVIDER_AVAILABLE: &str = "ProviderAvailable";
 
+/// What [`ProviderStatus::health_checked_by`](crate::ProviderStatus::health_checked_by) says where it is we who look.
+pub const HEALTH_CHECKER: &str = "vmferry";
+
 /// Annotation: who asked for the migration. Carried to the target VirtualMachine, as are the next two.
 pub const ANNOTATION_REQUESTOR: &str = "migration.virtrigaud.io/requestor";
 /// Annotation: why.

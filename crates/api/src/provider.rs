@@ -85,6 +85,10 @@ pub struct ProviderStatus {
     /// Whether it answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub healthy: Option<bool>,
+    /// Additive: who says so, where it is vmferry itself. Its own migrations ask the host, and do not go by what it said a
+    /// while ago.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health_checked_by: Option<String>,
     /// `ProviderAvailable`, `ProviderRuntimeReady`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,

@@ -67,7 +67,8 @@ fn stay_failed(run: &mut Run) {
 }
 
 /// Back to Pending, as if it were new; nothing is left of the last round. What was acted on, and how many attempts were
-/// made, is kept: no job ever gets the name of an earlier one.
+/// made, is kept: no job ever gets the name of an earlier one. Of the conditions only Failed stays, as False: the others say
+/// what was made, and a list that an old API server is to empty becomes a null there, which it refuses.
 pub(crate) fn start_over(run: &mut Run) {
     let message = format!("Starting again, as the annotation {ANNOTATION_RETRY} asks");
     run.tell(event::RETRY_SCHEDULED, message.clone());
@@ -82,7 +83,10 @@ pub(crate) fn start_over(run: &mut Run) {
         last_retry_time: Some(run.now()),
         last_handled_retry: old.last_handled_retry,
         last_handled_cancel: old.last_handled_cancel,
-        message: Some(message),
+        message: Some(message.clone()),
+        conditions: old.conditions,
         ..VMMigrationStatus::default()
     };
+    run.status.conditions.retain(|each| each.type_ == condition::FAILED);
+    run.condition(condition::FAILED, false, failed::STARTING_OVER, message);
 }

@@ -2,7 +2,7 @@
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use vmferry_api::names::{PROVIDER_AVAILABLE, event};
+use vmferry_api::names::{HEALTH_CHECKER, PROVIDER_AVAILABLE, event};
 use vmferry_api::{Provider, SourcePower, VMMigration, validate};
 use vmferry_provider::{Kind, PowerState, TargetPlan, Vm};
 
@@ -88,10 +88,18 @@ async fn check_providers(run: &Run) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// Why a Provider's status says that it cannot be used.
+/// Why a Provider cannot be used, as whoever looks after it says. What we said of it ourselves is not looked at: the host is
+/// asked anyway, and may be back by now. Nor is what was said of it before it was changed.
 fn unavailable(provider: &Provider) -> Option<String> {
     let status = provider.status.as_ref()?;
+    if status.health_checked_by.as_deref() == Some(HEALTH_CHECKER) {
+        return None;
+    }
     let condition = status.conditions.iter().find(|each| each.type_ == PROVIDER_AVAILABLE);
+    let said_of = condition.and_then(|found| found.observed_generation);
+    if said_of.is_some() && said_of != provider.metadata.generation {
+        return None;
+    }
     match condition {
         Some(found) if found.status == "False" => Some(format!("{} ({})", found.message, found.reason)),
         _ if status.healthy == Some(false) => Some("its status says healthy: false".to_owned()),
@@ -165,6 +173,7 @@ mod tests {
     fn a_provider_is_gated_by_what_its_status_says_and_by_nothing_else() {
         let provider = |status: serde_json::Value| {
             let mut provider = manifests::provider("a");
+            provider.metadata.generation = Some(2);
             provider.status = serde_json::from_value(status).unwrap();
             unavailable(&provider)
         };
@@ -182,5 +191,15 @@ mod tests {
         assert_eq!(down.as_deref(), Some("no route (Down)"));
         let sick = provider(json!({"healthy": false, "conditions": [condition("True")]}));
         assert!(sick.is_some_and(|text| text.contains("healthy")));
+        let ours =
+            provider(json!({"healthy": false, "healthCheckedBy": "vmferry", "conditions": [condition("False")]}));
+        assert_eq!(ours, None, "the host is asked");
+        let mut old = condition("False");
+        old["observedGeneration"] = json!(1);
+        assert_eq!(
+            provider(json!({"healthy": false, "conditions": [old]})),
+            None,
+            "it was changed since"
+        );
     }
 }

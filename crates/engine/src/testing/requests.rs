@@ -33,7 +33,9 @@ fn one_that_failed_starts_again_once_for_each_value() {
     assert_eq!(drive.step(&key), Some(Next::Now));
     let status = drive.status(&key);
     assert_eq!((status.phase, status.progress), (Phase::Pending, 0));
-    assert!(status.conditions.is_empty() && status.disks.is_empty() && status.retry_attempts.is_none());
+    assert!(status.disks.is_empty() && status.retry_attempts.is_none());
+    assert!(condition_of(&status, condition::FAILED).starts_with("False StartingOver"));
+    assert_eq!(status.conditions.len(), 1);
     assert_eq!((status.completion_time, status.start_time), (None, None));
     assert!(status.last_retry_time.is_some());
     assert_eq!(status.last_handled_retry.as_deref(), Some("monday"));

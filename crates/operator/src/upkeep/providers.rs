@@ -3,7 +3,7 @@
 use serde_json::{Map, json};
 use vmferry_api::Provider;
 use vmferry_api::manifest::key_of;
-use vmferry_api::names::PROVIDER_AVAILABLE;
+use vmferry_api::names::{HEALTH_CHECKER, PROVIDER_AVAILABLE};
 
 use super::ownership::{Field, may_write};
 use super::write::Says;
@@ -42,7 +42,10 @@ impl Keeper {
         };
         let old = provider.status.as_ref().map_or(&[][..], |status| &status.conditions);
         let condition = says.condition(old, provider.metadata.generation);
-        let fields = Map::from_iter([("healthy".to_owned(), json!(answer.is_ok()))]);
+        let fields = Map::from_iter([
+            ("healthy".to_owned(), json!(answer.is_ok())),
+            ("healthCheckedBy".to_owned(), json!(HEALTH_CHECKER)),
+        ]);
         self.write(&key, &provider, fields, condition).await;
     }
 }
