@@ -43,7 +43,7 @@ impl Server {
     /// first.
     pub(super) async fn make_folder(&self, path: &str) -> Result<Vec<String>, Trouble> {
         let mut missing = vec![self.url(path).path().to_owned()];
-        let mut made = Vec::new();
+        let (mut made, mut refused) = (Vec::new(), None);
         while let Some(folder) = missing.last() {
             let answer = self.ask(&method("MKCOL"), folder, HeaderMap::new(), None).await?;
             match answer.status() {
@@ -57,6 +57,8 @@ impl Server {
                     let above = parent(folder).to_owned();
                     missing.push(above);
                 }
+                // Apache's answer, too, where another one made it at that moment: asked again, it says that it exists.
+                StatusCode::FORBIDDEN if refused.as_ref() != Some(folder) => refused = Some(folder.clone()),
                 _ => return Err(self.refusal(&method("MKCOL"), folder, &answer)),
             }
         }

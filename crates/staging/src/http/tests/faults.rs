@@ -196,6 +196,18 @@ async fn a_check_leaves_nothing_not_even_the_folder() {
 }
 
 #[tokio::test]
+async fn a_folder_that_another_makes_at_the_same_moment_is_there() {
+    let apache = Apache::start();
+    let front = Front::to(&apache.address());
+    front.on(Rule::new(Action::AnswerInstead(Reply::status(403)))
+        .method("MKCOL")
+        .path("/migration")
+        .once());
+    round_trip(&behind(&front)).await;
+    assert_eq!(left(apache.files()), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn a_full_disk_is_said_to_be_full() {
     let disk = Some(2 * PART as u64);
     let apache = Apache::with(&ApacheSpec {
