@@ -240,7 +240,7 @@ impl<K: Cached> Cache<K> {
                 Some(Change::Listed)
             }
             Event::Apply(object) => state.apply(key_of(&object), Entry::of(object)),
-            Event::Delete(object) => state.remove(key_of(&object), &Entry::of(object)),
+            Event::Delete(object) => Some(state.remove(key_of(&object), &Entry::of(object))),
         }
     }
 
@@ -267,14 +267,14 @@ impl<K: Cached> State<K> {
         Some(Change::Applied { key, by_user })
     }
 
-    fn remove(&mut self, key: Key, entry: &Entry<K>) -> Option<Change> {
+    fn remove(&mut self, key: Key, entry: &Entry<K>) -> Change {
         let uid = entry.meta().uid.as_deref().unwrap_or_default();
         if self.gone.get(&key).is_some_and(|gone| gone == uid) {
             self.gone.remove(&key);
         } else if self.objects.get(&key).is_some_and(|old| is_of(old, uid)) {
             self.objects.remove(&key);
         }
-        Some(Change::Removed(key))
+        Change::Removed(key)
     }
 
     /// The list takes the place of what is known, except for what is known better.
@@ -314,7 +314,7 @@ fn watch_fault(error: &watcher::Error) -> String {
         | watcher::Error::WatchStartFailed(error)
         | watcher::Error::WatchFailed(error) => error.to_string(),
         watcher::Error::WatchError(status) => status.message.clone(),
-        other => other.to_string(),
+        watcher::Error::NoResourceVersion => error.to_string(),
     }
 }
 

@@ -71,5 +71,5 @@ async fn serve(listener: Option<TcpListener>, routes: Router) {
     {
         tracing::error!(%error, "an address is not served any more");
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }

@@ -69,7 +69,7 @@ impl Elector {
             wait = EVERY;
             self.leadership.looks();
             match self.renew(&lease).await {
-                Ok(Kept::Renewed(new)) => lease = new,
+                Ok(Kept::Renewed(new)) => lease = *new,
                 Ok(Kept::Taken(holder)) => {
                     self.leadership.lost();
                     return format!("{} took the Lease {}", holder, self.object());
@@ -132,7 +132,7 @@ impl Elector {
         let error = match self.put(&self.renewed(lease.clone())).await {
             Ok(lease) => {
                 self.leadership.renewed(began);
-                return Ok(Kept::Renewed(lease));
+                return Ok(Kept::Renewed(Box::new(lease)));
             }
             Err(error) => error,
         };
@@ -141,9 +141,9 @@ impl Elector {
         }
         // It changed or was deleted. If it still is ours, the next renewal is of what it is now.
         match self.get().await? {
-            Some(now) if holder(&now) == Some(self.settings.identity.as_str()) => Ok(Kept::Renewed(now)),
+            Some(now) if holder(&now) == Some(self.settings.identity.as_str()) => Ok(Kept::Renewed(Box::new(now))),
             Some(now) => Ok(Kept::Taken(holder(&now).unwrap_or("nobody").to_owned())),
-            None => Ok(Kept::Renewed(self.create().await?)),
+            None => Ok(Kept::Renewed(Box::new(self.create().await?))),
         }
     }
 
@@ -213,7 +213,7 @@ impl Elector {
 
 /// What came of a renewal.
 enum Kept {
-    Renewed(Lease),
+    Renewed(Box<Lease>),
     Taken(String),
 }
 

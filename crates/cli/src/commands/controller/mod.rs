@@ -45,7 +45,7 @@ pub async fn controller(args: Controller) -> Result<Code, Failure> {
         clock: Arc::new(SystemClock),
         events: operator.events(),
     };
-    let done = operator.run(ports, config(&args), stop, moving.end()).await;
+    let done = Box::pin(operator.run(ports, config(&args), stop, moving.end())).await;
     if done.is_ok()
         && let Some(webhook) = webhook
     {
