@@ -29,7 +29,7 @@ pub const DATA: u64 = 24 * MIB;
 /// The rate of a job that is to be under way for a while: ten seconds for all of it.
 pub const SLOWLY: u64 = DATA / 10;
 /// How long anything may take that goes on by itself.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_mins(1);
 
 const NAMESPACE: &str = "default";
 

@@ -83,9 +83,8 @@ async fn a_job_that_somebody_else_deleted_is_started_again_and_only_one_worker_m
         .unwrap();
     signal(worker.pid, "STOP");
     bed.until("another worker is there", async || {
-        match executor.observe(&job.id).await.unwrap() {
-            JobState::Absent => executor.start(&job).await.unwrap(),
-            _ => {}
+        if executor.observe(&job.id).await.unwrap() == JobState::Absent {
+            executor.start(&job).await.unwrap();
         }
         bed.kubelet.running().into_iter().find(|other| other.pid != worker.pid)
     })
