@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use vmferry_testkit::{DiskSpec, GuestSpec, MIB};
 
-use crate::support::{Lab, Ran};
+use crate::support::{Crossing, Lab, Ran};
 
 /// The most memory that a run may have had, in KiB.
 const MEMORY: u64 = 200 * 1024;
@@ -60,10 +61,37 @@ fn nothing_is_written_but_the_state_the_object_and_the_volume() {
     );
 }
 
+/// Two migrations keep to one rate together.
+#[test]
+fn all_migrations_together_keep_to_the_limit() {
+    let lab = Lab::session();
+    let spec = |name: &str| GuestSpec::micro(name).disk(DiskSpec::qcow2(32 * MIB).noise(16 * MIB));
+    lab.a.define(&spec("one"));
+    lab.a.define(&spec("two"));
+    let before = lab.look();
+    let [one, two] = [("m-one", "one", "arrived"), ("m-two", "two", "arrived2")]
+        .map(|(name, vm, target)| lab.crossing_as(name, vm, target));
+    // One of them declares the Providers for both.
+    let two = Crossing {
+        providers: Vec::new(),
+        ..two
+    };
+    let both = [one, two].map(|crossing| crossing.to_yaml()).concat();
+    let manifests = lab.ferry.write("both.yaml", &both);
+    let since = Instant::now();
+    lab.ferry
+        .start_all(&[&manifests], &["--bandwidth-limit", "16MiB"])
+        .end()
+        .ready();
+    // 32 MiB there and 32 MiB back.
+    assert!(since.elapsed() > Duration::from_millis(3900), "{:?}", since.elapsed());
+    lab.assert_arrived_and(&before, &["arrived", "arrived2"], &[]);
+}
+
 /// Looks at a run every few milliseconds until it ends.
 fn watch<'r, T>(run: &'r mut Ran, look: impl Fn(&Ran) -> T + 'r) -> impl Iterator<Item = T> + 'r {
     std::iter::from_fn(move || {
-        std::thread::sleep(std::time::Duration::from_millis(2));
+        std::thread::sleep(Duration::from_millis(2));
         run.is_running().then(|| look(run))
     })
 }

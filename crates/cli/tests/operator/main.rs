@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is how to fail")]
 
 mod support;
+mod workers;
 
 #[path = "../e2e/cleanup.rs"]
 mod cleanup;
@@ -24,3 +25,5 @@ mod refusals;
 mod restart;
 #[path = "../e2e/retry.rs"]
 mod retry;
+#[path = "../e2e/stores/crossing.rs"]
+mod stores;

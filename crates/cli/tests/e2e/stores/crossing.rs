@@ -1,12 +1,11 @@
 //! VMs cross by every kind of storage, and what is staged is an ordinary image.
 
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use serde_json::json;
 use vmferry_testkit::{Counters, DiskSpec, Format, Guest, GuestSpec, MIB, image, run};
 
-use crate::support::{Crossing, Lab, Place};
+use crate::support::{Lab, Place};
 
 /// A running VM with two disks crosses as of one instant; nothing stays in the storage, and its credentials show nowhere.
 #[track_caller]
@@ -141,31 +140,4 @@ places! {
 fn what_is_staged_of_a_running_vm_is_its_frozen_disk() {
     is_the_frozen_disk(&Place::s3());
     is_the_frozen_disk(&Place::nfs3());
-}
-
-/// Two migrations keep to one rate together.
-#[test]
-fn all_migrations_together_keep_to_the_limit() {
-    let lab = Lab::session();
-    let spec = |name: &str| GuestSpec::micro(name).disk(DiskSpec::qcow2(32 * MIB).noise(16 * MIB));
-    lab.a.define(&spec("one"));
-    lab.a.define(&spec("two"));
-    let before = lab.look();
-    let [one, two] = [("m-one", "one", "arrived"), ("m-two", "two", "arrived2")]
-        .map(|(name, vm, target)| lab.crossing_as(name, vm, target));
-    // One of them declares the Providers for both.
-    let two = Crossing {
-        providers: Vec::new(),
-        ..two
-    };
-    let both = [one, two].map(|crossing| crossing.to_yaml()).concat();
-    let manifests = lab.ferry.write("both.yaml", &both);
-    let since = Instant::now();
-    lab.ferry
-        .start_all(&[&manifests], &["--bandwidth-limit", "16MiB"])
-        .end()
-        .ready();
-    // 32 MiB there and 32 MiB back.
-    assert!(since.elapsed() > Duration::from_millis(3900), "{:?}", since.elapsed());
-    lab.assert_arrived_and(&before, &["arrived", "arrived2"], &[]);
 }

@@ -106,6 +106,12 @@ impl Ferry {
         read(&self.state(), name)
     }
 
+    /// Why a migration was not validated.
+    pub fn why(record: &Record) -> String {
+        let condition = record.condition("Validated").unwrap();
+        condition["reason"].as_str().unwrap().to_owned()
+    }
+
     /// All that was saved, as text.
     pub fn saved(&self) -> Vec<String> {
         let files = files_below(&self.state());

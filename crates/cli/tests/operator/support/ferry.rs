@@ -1,7 +1,9 @@
 //! Runs of the controller, as far as the scenarios know them from `vmferry run`: it works on some migrations until all of them
 //! are over.
 
+use std::fmt::Write as _;
 use std::fs;
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -9,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 use vmferry_testkit::kube::{Cluster, Kind, Kubelet};
-use vmferry_testkit::{poll, run};
+use vmferry_testkit::{poll, run, wait_for};
 
 use super::installation::{self, NAMESPACE, WORKER};
 use super::process::{Process, limit};
@@ -30,6 +32,9 @@ const WRITTEN: [Kind<'_>; 7] = [
     ("v1", "Pod"),
     ("coordination.k8s.io/v1", "Lease"),
 ];
+
+/// Where the controller says how it is, at the cluster's address.
+const HEALTH_PORT: u16 = 8081;
 
 /// How long what follows a migration may stay when it is over.
 const SETTLE: Duration = Duration::from_secs(20);
@@ -66,6 +71,12 @@ impl Ferry {
     /// A folder for anything else.
     pub fn path(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// The cluster.
+    #[allow(dead_code, reason = "for tests that go past the scenarios")]
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
     }
 
     /// Writes manifests to a file of that name and gives its path.
@@ -120,12 +131,41 @@ impl Ferry {
         self.cluster.get(MIGRATION, "default", name).map(Record)
     }
 
+    /// Why a migration was not validated: the reason itself, or that for which its Provider is not ready, where the controller has
+    /// looked at the Provider before.
+    pub fn why(record: &Record) -> String {
+        let condition = record.condition("Validated").unwrap();
+        let (reason, message) = (
+            condition["reason"].as_str().unwrap(),
+            condition["message"].as_str().unwrap(),
+        );
+        let of_provider = || message.rsplit_once(" (")?.1.split_once(')').map(|(kind, _)| kind);
+        let reason = match reason {
+            "ProviderNotReady" => of_provider().unwrap_or(reason),
+            _ => reason,
+        };
+        reason.to_owned()
+    }
+
     /// All that was saved, as text: what anybody may see who may not see Secrets.
     pub fn saved(&self) -> Vec<String> {
         let objects = WRITTEN.iter().flat_map(|kind| self.cluster.list(*kind, "default"));
         let mut texts: Vec<_> = objects.map(|object| object.to_string()).collect();
         texts.push(self.kubelet.logs());
         texts
+    }
+
+    /// Kills the process of the worker that runs, as soon as one does, with SIGKILL, and gives its pod's name.
+    #[track_caller]
+    pub fn kill_worker(&self, limit: Duration) -> String {
+        let pod = wait_for("a worker", limit, || self.kubelet.running().into_iter().next());
+        run(Command::new("kill").args(["-s", "KILL", &pod.pid.to_string()]));
+        pod.name
+    }
+
+    /// The names of all workers' pods so far.
+    pub fn workers(&self) -> Vec<String> {
+        self.kubelet.pods().into_iter().map(|(_, name)| name).collect()
     }
 
     /// Starts the controller with the access that it is installed with.
@@ -144,7 +184,7 @@ impl Ferry {
         .into();
         args.push(format!("--worker-service-account={WORKER}"));
         args.push(format!("--metrics-addr={address}:8080"));
-        args.push(format!("--health-addr={address}:8081"));
+        args.push(format!("--health-addr={address}:{HEALTH_PORT}"));
         args.extend(more.iter().map(ToString::to_string));
         let kubeconfig = access.kubeconfig().display().to_string();
         let environment = [("KUBECONFIG", kubeconfig.as_str()), ("POD_NAMESPACE", NAMESPACE)];
@@ -181,17 +221,16 @@ impl Ferry {
         let gone = poll(limit(), || self.find(name).is_none().then_some(()));
         let said = controller.text();
         assert!(gone.is_some(), "{name} does not go:\n{said}\n{:?}", self.find(name));
-        stop(&mut controller);
+        stop(&mut controller, self.cluster.address().0);
         self.assert_no_jobs();
         Outcome { code: 0, text: said }
     }
 
     fn describe(&self, name: &str) -> Outcome {
         let mut text = self.record(name).0.to_string();
-        for event in self.cluster.list(EVENT, "default") {
-            if event["regarding"]["name"] == name {
-                text.push_str(&format!("\n{} {}", event["reason"], event["note"]));
-            }
+        let events = self.cluster.list(EVENT, "default");
+        for event in events.iter().filter(|event| event["regarding"]["name"] == name) {
+            let _ = write!(text, "\n{} {}", event["reason"], event["note"]);
         }
         Outcome { code: 0, text }
     }
@@ -213,9 +252,11 @@ impl Ferry {
     }
 }
 
-/// Asks a controller to end, as a cluster does.
+/// Asks a controller that is up to end, as a cluster does.
 #[track_caller]
-fn stop(controller: &mut Process) {
+fn stop(controller: &mut Process, address: Ipv4Addr) {
+    let is_up = || TcpStream::connect((address, HEALTH_PORT)).ok();
+    wait_for("the controller", limit(), is_up);
     controller.signal("TERM");
     let status = controller.end();
     assert!(
@@ -266,7 +307,7 @@ impl Ran<'_> {
             };
         }
         self.ferry.assert_no_jobs();
-        stop(&mut self.controller);
+        stop(&mut self.controller, self.ferry.cluster.address().0);
         let is_ready = |name: &String| self.ferry.record(name).phase() == "Ready";
         Outcome {
             code: i32::from(!self.migrations.iter().all(is_ready)),

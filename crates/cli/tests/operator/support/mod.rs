@@ -10,6 +10,8 @@ mod lab;
 mod manifest;
 #[path = "../../e2e/support/outcome.rs"]
 mod outcome;
+// Not all that can be done to storage is done here.
+#[allow(dead_code)]
 #[path = "../../e2e/support/place.rs"]
 mod place;
 #[path = "../../e2e/support/process.rs"]

@@ -57,7 +57,9 @@ impl Watch {
             let mut events = pin!(watcher(api, watcher::Config::default()));
             while let Some(event) = events.next().await {
                 // It goes on by itself after an error.
-                event.into_iter().for_each(|event| filled.take(event));
+                if let Ok(event) = event {
+                    filled.take(event);
+                }
             }
         };
         let thread = std::thread::spawn(move || {

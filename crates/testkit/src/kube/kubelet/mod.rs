@@ -76,6 +76,7 @@ pub struct Kubelet {
 struct Books {
     folder: TempDir,
     running: Mutex<BTreeMap<String, RunningPod>>,
+    started: Mutex<Vec<(String, String)>>,
 }
 
 /// What is wanted of a Pod.
@@ -104,7 +105,8 @@ impl Kubelet {
         let folder = tempfile::Builder::new().prefix("vmf-kubelet-").tempdir_in("/var/tmp");
         let books = Arc::new(Books {
             folder: folder.must("make a kubelet's folder"),
-            running: Mutex::new(BTreeMap::new()),
+            running: Mutex::default(),
+            started: Mutex::default(),
         });
         let (stop, admin) = (CancellationToken::new(), cluster.admin().clone());
         let (address, ca) = (cluster.address(), cluster.ca());
@@ -130,6 +132,11 @@ impl Kubelet {
         self.books.running().values().cloned().collect()
     }
 
+    /// The namespaces and names of all Pods so far whose processes were started.
+    pub fn pods(&self) -> Vec<(String, String)> {
+        self.books.started().clone()
+    }
+
     /// What all Pods so far have printed, by their name. A Pod that is gone is still in it.
     pub fn logs(&self) -> String {
         let mut all = String::new();
@@ -151,6 +158,10 @@ impl Drop for Kubelet {
 }
 
 impl Books {
+    fn started(&self) -> MutexGuard<'_, Vec<(String, String)>> {
+        self.started.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn running(&self) -> MutexGuard<'_, BTreeMap<String, RunningPod>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -69,6 +69,9 @@ async fn run(
         name: pod.name_any(),
         pid: process.pid(),
     };
+    node.books
+        .started()
+        .push((running.namespace.clone(), running.name.clone()));
     node.books.running().insert(uid.clone(), running);
     let code = tokio::select! {
         code = ended(&mut process, wish.clone()) => code,
