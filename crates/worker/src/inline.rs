@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::Instrument as _;
 use vmferry_api::Key;
 use vmferry_engine::port::{
     Connector, Direction, DiskProgress, DiskReport, Executor, ExecutorError, FailureKind, Job, JobFailure, JobId,
@@ -114,14 +115,17 @@ impl InlineExecutor {
         let Entry {
             job, progress, cancel, ..
         } = entry.clone();
-        tokio::spawn(async move {
+        // A task of its own would log without saying of which migration.
+        let span = tracing::info_span!("job", job = %job.id, migration = %job.migration, uid = %job.owner.uid);
+        let work = async move {
             let outcome = run_job(&job, &*connector, &*store, &progress, &cancel).await;
             if let Err(failure) = &outcome {
                 tracing::warn!(job = %job.id, kind = ?failure.kind, "job failed: {}", failure.message);
             }
             tell.send_replace(Some(outcome));
             ended.send_modify(|count| *count += 1);
-        });
+        };
+        tokio::spawn(work.instrument(span));
         entry
     }
 
