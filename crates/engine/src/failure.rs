@@ -53,6 +53,8 @@ pub(crate) struct Failure {
     pub reason: &'static str,
     /// What was tried, on what, the answer, and what to do next.
     pub message: String,
+    /// Whether it is about a resource that is not there and may yet be applied.
+    pub may_come: bool,
 }
 
 impl Failure {
@@ -61,6 +63,15 @@ impl Failure {
             kind,
             reason,
             message: message.into(),
+            may_come: false,
+        }
+    }
+
+    /// A resource that a reference names is not there.
+    pub(crate) fn missing(reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            may_come: true,
+            ..Self::permanent(reason, message)
         }
     }
 

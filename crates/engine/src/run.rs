@@ -108,6 +108,12 @@ impl Run {
         self.ports.clock.now()
     }
 
+    /// How long ago the migration started.
+    pub(crate) fn age(&self) -> Duration {
+        let start = self.status.start_time.as_ref();
+        start.map_or(Duration::ZERO, |start| between(start, &self.now()))
+    }
+
     /// How many retries were made.
     pub(crate) fn attempts(&self) -> u32 {
         self.status.retry_attempts.unwrap_or(0)

@@ -50,7 +50,7 @@ impl Run {
     pub(crate) async fn source(&self) -> Result<Source, Trouble> {
         let vm_key = self.source_key();
         let vm = self.ports.store.virtual_machine(&vm_key).await?.ok_or_else(|| {
-            Failure::permanent(
+            Failure::missing(
                 "SourceNotFound",
                 format!(
                     "cannot find VirtualMachine {vm_key}, named by spec.sourceNamespace and spec.sourceName; \
@@ -118,7 +118,7 @@ impl Run {
         failure: fn(&vmferry_provider::Error) -> Failure,
     ) -> Result<(Provider, Arc<dyn Hypervisor>), Trouble> {
         let provider = self.ports.store.provider(key).await?.ok_or_else(|| {
-            Failure::permanent(
+            Failure::missing(
                 "ProviderNotFound",
                 format!("cannot find Provider {key}, named by {field}; apply it, or correct the reference"),
             )
@@ -153,7 +153,7 @@ impl Run {
         };
         let key = Key::new(namespace.unwrap_or(default), name);
         let secret = self.ports.store.secret(&key).await?.ok_or_else(|| {
-            Failure::permanent(
+            Failure::missing(
                 "SecretNotFound",
                 format!("cannot find Secret {key}, named by {field}; apply it, or correct the reference"),
             )

@@ -1,5 +1,7 @@
 //! Validating: everything that can be known beforehand. Nothing is made before all rules hold.
 
+use std::time::Duration;
+
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use vmferry_api::names::{HEALTH_CHECKER, PROVIDER_AVAILABLE, event};
@@ -15,7 +17,27 @@ use crate::run::{Outcome, Run};
 use crate::text;
 use crate::world::{Target, provider_key};
 
+/// How long after its start a migration waits for resources that it names: who applies a folder does not choose the order.
+const GRACE: Duration = Duration::from_secs(30);
+
 pub(crate) fn act(run: &mut Run) -> BoxFuture<'_, Result<Outcome, Trouble>> {
+    async move {
+        match all(run).await {
+            Err(Trouble::Failure(failure)) if failure.may_come && run.age() < GRACE => {
+                run.status.message = Some(format!(
+                    "Waiting for {} s at most: {}",
+                    GRACE.as_secs(),
+                    failure.message
+                ));
+                Ok(Outcome::Wait(run.config.poll))
+            }
+            outcome => outcome,
+        }
+    }
+    .boxed()
+}
+
+fn all(run: &mut Run) -> BoxFuture<'_, Result<Outcome, Trouble>> {
     async move {
         // First what needs no host to answer.
         check_rules(&run.migration)?;

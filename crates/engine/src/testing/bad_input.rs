@@ -4,10 +4,10 @@ use serde_json::json;
 use vmferry_api::names::condition;
 use vmferry_api::{DiskFormat, Key, Phase, ResourceHints, VMMigration};
 
-use super::Drive;
 use super::manifests::{self, NS, hints, limit};
 use super::scenarios::condition_of;
 use super::world::{State, World};
+use super::{Drive, End};
 use crate::port::EventType;
 
 /// What is wrong, and what the failure must say.
@@ -134,4 +134,19 @@ fn bad_input_is_named_and_nothing_is_made() {
             .unwrap();
         assert_eq!(failed.reason, "MigrationFailed");
     }
+}
+
+#[test]
+fn what_is_applied_a_little_later_is_waited_for() {
+    let mut drive = Drive::new(World::new(2));
+    let late = Key::new(NS, "b");
+    let provider = drive.world.state().providers.remove(&late).unwrap();
+    let key = drive.add(|_| {});
+    drive.until(&key, |drive| {
+        let message = drive.status(&key).message.unwrap_or_default();
+        message.starts_with("Waiting for 30 s at most: ") && message.contains("Provider lab/b")
+    });
+    assert_eq!(drive.phase(&key), Phase::Validating);
+    drive.world.state().providers.insert(late, provider);
+    assert_eq!(drive.run(&key), End::Ready);
 }
