@@ -74,8 +74,8 @@ async fn who_may_only_look_may_not_ask() {
     ] {
         bed.create(kind, object).await;
     }
-    bed.run_as(&looker, &["status"]).said(&["vda"]);
-    bed.run_as(&looker, &["cancel", "web"]).refused(
+    Bed::run_as(&looker, &["status"]).said(&["vda"]);
+    Bed::run_as(&looker, &["cancel", "web"]).refused(
         1,
         &[
             "cannot annotate VMMigration default/web",

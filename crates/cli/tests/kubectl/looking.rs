@@ -70,7 +70,7 @@ async fn what_cannot_be_shown_is_explained() {
     bed.run(&["status", "--kubeconfig", "/nonexistent"])
         .refused(2, &["/nonexistent", "--kubeconfig"]);
     let nobody = bed.cluster.user("nobody", &[]);
-    bed.run_as(&nobody, &["status"]).refused(
+    Bed::run_as(&nobody, &["status"]).refused(
         1,
         &[
             "cannot list VMMigrations",

@@ -39,7 +39,7 @@ impl Bed {
     }
 
     /// The plugin, as kubectl calls it: by its name, with its kubeconfig in the environment.
-    pub fn command(&self, access: &Access, args: &[&str]) -> Command {
+    pub fn command(access: &Access, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vmferry"));
         command
             .arg0("/usr/local/bin/kubectl-vmferry")
@@ -50,15 +50,15 @@ impl Bed {
     }
 
     pub fn run(&self, args: &[&str]) -> Ran {
-        self.run_as(self.cluster.admin(), args)
+        Self::run_as(self.cluster.admin(), args)
     }
 
-    pub fn run_as(&self, access: &Access, args: &[&str]) -> Ran {
-        Ran::from(self.command(access, args).output().unwrap())
+    pub fn run_as(access: &Access, args: &[&str]) -> Ran {
+        Ran::from(Self::command(access, args).output().unwrap())
     }
 
     pub fn start(&self, args: &[&str]) -> Child {
-        self.command(self.cluster.admin(), args)
+        Self::command(self.cluster.admin(), args)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap()
