@@ -1,8 +1,6 @@
 //! Objects as a user has them: as JSON, by kind and name.
 
-use kube::api::{
-    Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams,
-};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, PostParams};
 use kube::{Client, Error};
 use serde_json::Value;
 
@@ -16,6 +14,9 @@ pub type Kind<'k> = (&'k str, &'k str);
 /// The namespace of what names none, and of nothing where the kind has no namespaces.
 const NAMESPACE: &str = "default";
 
+/// How often an object is written while others write to it.
+const TRIES: u32 = 10;
+
 /// The kinds that tests use and that are in no namespace.
 const WIDE: [&str; 5] = [
     "Namespace",
@@ -26,18 +27,15 @@ const WIDE: [&str; 5] = [
 ];
 
 impl Cluster {
-    /// Creates an object, or changes the one that is there to what this one says; gives why the API server does not take it.
+    /// Creates an object, or makes the one that is there what this one says, but for its status and what others have put into its
+    /// metadata; gives why the API server does not take it.
     pub fn apply(&self, object: &Value) -> Result<Value, String> {
-        let parsed: DynamicObject = serde_json::from_value(object.clone()).must("read an object");
         let text = |field: &str| object[field].as_str().unwrap_or_default();
         let namespace = object["metadata"]["namespace"].as_str().unwrap_or(NAMESPACE);
-        let name = object["metadata"]["name"].as_str().must("find a name").to_owned();
         let kind = (text("apiVersion"), text("kind"));
         let applied = self.with_objects(kind, namespace, async |api| {
-            match api.create(&PostParams::default(), &parsed).await {
-                Err(Error::Api(status)) if status.code == 409 => {
-                    api.patch(&name, &PatchParams::default(), &Patch::Merge(object)).await
-                }
+            match api.create(&PostParams::default(), &parsed(object)).await {
+                Err(Error::Api(status)) if status.code == 409 => replace(&api, object).await,
                 other => other,
             }
         });
@@ -88,6 +86,30 @@ fn objects(client: Client, (api_version, kind): Kind<'_>, namespace: &str) -> Ap
     } else {
         Api::namespaced_with(client, namespace, &resource)
     }
+}
+
+/// Puts an object in the place of the one of its name, with what is in that one's metadata. Somebody may write meanwhile.
+async fn replace(api: &Api<DynamicObject>, object: &Value) -> Result<DynamicObject, Error> {
+    let name = object["metadata"]["name"].as_str().must("find a name");
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let mut wanted = object.clone();
+        wanted["metadata"] = as_json(api.get(name).await?)["metadata"].take();
+        for map in ["labels", "annotations"] {
+            for (key, value) in object["metadata"][map].as_object().into_iter().flatten() {
+                wanted["metadata"][map][key] = value.clone();
+            }
+        }
+        match api.replace(name, &PostParams::default(), &parsed(&wanted)).await {
+            Err(Error::Api(status)) if status.code == 409 && tries < TRIES => {}
+            other => return other,
+        }
+    }
+}
+
+fn parsed(object: &Value) -> DynamicObject {
+    serde_json::from_value(object.clone()).must("read an object")
 }
 
 fn as_json(object: DynamicObject) -> Value {
