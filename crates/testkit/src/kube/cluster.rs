@@ -266,14 +266,15 @@ fn api_server_arguments(folder: &Path, address: Ipv4Addr) -> Vec<String> {
     ]
 }
 
-/// Whether an API server serves what it will serve.
+/// Whether an API server serves what it will serve, and has made the namespace that everybody uses.
 async fn is_ready(admin: &Access) -> bool {
     let client = admin.client().await;
-    let Ok(request) = Request::get("/readyz").body(Vec::new()) else {
-        return false;
+    let answers = async |path: &str| {
+        let request = Request::get(path).body(Vec::new()).must("make a request");
+        let answer = tokio::time::timeout(QUESTION, client.request_text(request)).await;
+        answer.is_ok_and(|text| text.is_ok())
     };
-    let answer = tokio::time::timeout(QUESTION, client.request_text(request)).await;
-    answer.is_ok_and(|text| text.is_ok_and(|text| text == "ok"))
+    answers("/readyz").await && answers("/api/v1/namespaces/default").await
 }
 
 /// The second number of a version: `Kubernetes v1.20.2`.
