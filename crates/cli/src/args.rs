@@ -126,7 +126,9 @@ pub enum Command {
     #[command(after_help = "Exit status: 0 stopped by a signal, 1 the lease was lost, 2 bad usage or no cluster.")]
     Controller(Box<crate::commands::controller::args::Controller>),
     /// Runs one job of a Kubernetes cluster; the controller starts it.
-    #[command(after_help = "Exit status: 0 what came of the job is written down, 1 it was called off or lost, 2 bad usage.")]
+    #[command(
+        after_help = "Exit status: 0 what came of the job is written down, 1 it was called off or lost, 2 bad usage."
+    )]
     Worker(Box<crate::commands::worker::Worker>),
     /// Looks at the migrations of a Kubernetes cluster: what `kubectl vmferry` does where this binary is on the path as
     /// kubectl-vmferry.

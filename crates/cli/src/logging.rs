@@ -29,7 +29,9 @@ pub fn init(logging: &Logging, service: bool) {
     };
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Stderr);
     // It fails only where a log was started before, which nobody does.
-    let form = logging.log_format.unwrap_or(if service { Format::Json } else { Format::Text });
+    let form = logging
+        .log_format
+        .unwrap_or(if service { Format::Json } else { Format::Text });
     let _ = match form {
         Format::Text => log.with_ansi(output::colours()).try_init(),
         Format::Json => log.json().with_current_span(false).try_init(),

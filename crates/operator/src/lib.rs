@@ -21,6 +21,6 @@ pub use call::CallError;
 pub use controller::{Operator, Settings};
 pub use error::Error;
 pub use events::KubeEvents;
-pub use lease::{LeaseSettings, Leadership};
+pub use lease::{Leadership, LeaseSettings};
 pub use store::{FIELD_MANAGER, KubeStore, Observer};
 pub use upkeep::Upkeep;
