@@ -26,9 +26,8 @@ pub async fn logs(cluster: &Cluster, args: &Logs) -> Result<Code, Failure> {
         let pod = newest(cluster, &migration).await?;
         match pod.map(|pod| pod.name_any()).filter(|name| read.as_ref() != Some(name)) {
             Some(name) if print(cluster, &name, args.follow).await? => read = Some(name),
-            Some(_) => {}
             None if !args.follow => return Err(nothing(cluster, &args.name, &migration)),
-            None => {}
+            _ => {}
         }
         let ended = migration.status.is_some_and(|status| status.completion_time.is_some());
         if !args.follow || ended {

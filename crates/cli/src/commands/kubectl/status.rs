@@ -131,7 +131,7 @@ impl Screen {
     fn changed(&mut self, migration: VMMigration) {
         let line = view::line(&migration);
         let old = self.shown.insert(key_of(&migration), migration);
-        self.show(|| line, old.as_ref().map(view::line));
+        self.show(|| line, old.as_ref().map(view::line).as_deref());
     }
 
     fn gone(&mut self, key: &Key) {
@@ -139,10 +139,10 @@ impl Screen {
         self.show(|| format!("{key} deleted"), None);
     }
 
-    fn show(&self, line: impl FnOnce() -> String, before: Option<String>) {
+    fn show(&self, line: impl FnOnce() -> String, before: Option<&str>) {
         let Some(bar) = &self.drawn else {
             let line = line();
-            if before.as_ref() != Some(&line) {
+            if before != Some(line.as_str()) {
                 output::line(&line);
             }
             return;

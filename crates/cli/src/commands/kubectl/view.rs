@@ -41,7 +41,7 @@ fn block(migration: &VMMigration, namespaces: bool) -> Vec<Vec<String>> {
         return vec![head.into_iter().chain(none).chain([message]).collect()];
     }
     let blank = vec![String::new(); head.len()];
-    let lines = moving.into_iter().enumerate().map(|(index, each)| {
+    let lines = moving.iter().enumerate().map(|(index, each)| {
         let head = if index == 0 { head.clone() } else { blank.clone() };
         head.into_iter().chain(disk(each)).collect()
     });
@@ -92,7 +92,7 @@ mod tests {
 
     use super::*;
 
-    fn migration(status: serde_json::Value) -> VMMigration {
+    fn migration(status: &serde_json::Value) -> VMMigration {
         serde_json::from_value(json!({
             "apiVersion": "infra.virtrigaud.io/v1beta1", "kind": "VMMigration",
             "metadata": {"name": "web", "namespace": "lab"},
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn each_disk_that_moves_has_its_rate_and_the_time_that_is_left() {
-        let moving = migration(json!({"phase": "Transferring", "progress": 27, "disks": disks()}));
+        let moving = migration(&json!({"phase": "Transferring", "progress": 27, "disks": disks()}));
         let rows = table([&moving], false);
         assert_eq!(
             rows[1],
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn what_does_not_move_says_why() {
-        let waits = migration(json!({
+        let waits = migration(&json!({
             "phase": "Transferring", "progress": 27, "disks": disks(), "message": "retry scheduled in 5m",
             "nextRetryTime": "2025-10-16T10:00:00Z"
         }));
@@ -158,6 +158,6 @@ mod tests {
             ]
         );
         assert_eq!(line(&waits), "lab/web Transferring 27 %: retry scheduled in 5m");
-        assert_eq!(line(&migration(json!({}))), "lab/web Pending 0 %");
+        assert_eq!(line(&migration(&json!({}))), "lab/web Pending 0 %");
     }
 }
