@@ -33,9 +33,6 @@
 {{- with $c.allowedStorageHosts }}
 - --allowed-storage-hosts={{ join "," . }}
 {{- end }}
-{{- with $c.otlpEndpoint }}
-- --otlp-endpoint={{ . }}
-{{- end }}
 {{- if eq $c.executor "job" }}
 - --worker-image={{ include "vmferry.image" . }}
 - --worker-service-account={{ .Values.worker.serviceAccount.name }}
