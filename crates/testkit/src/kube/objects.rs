@@ -94,8 +94,10 @@ async fn replace(api: &Api<DynamicObject>, object: &Value) -> Result<DynamicObje
     let mut tries = 0;
     loop {
         tries += 1;
-        let mut wanted = object.clone();
-        wanted["metadata"] = as_json(api.get(name).await?)["metadata"].take();
+        let (mut wanted, mut there) = (object.clone(), as_json(api.get(name).await?));
+        wanted["metadata"] = there["metadata"].take();
+        // It is not written here. Before 1.22, whose it is would be forgotten where it is left out.
+        wanted["status"] = there["status"].take();
         for map in ["labels", "annotations"] {
             for (key, value) in object["metadata"][map].as_object().into_iter().flatten() {
                 wanted["metadata"][map][key] = value.clone();
