@@ -14,6 +14,7 @@ mod validate;
 pub mod worker;
 
 use std::future::Future;
+use std::time::Duration;
 
 use crate::args::Command;
 use crate::exit::{Code, Failure};
@@ -46,6 +47,9 @@ fn on_disk<T>(work: impl FnOnce() -> T) -> T {
     tokio::task::block_in_place(work)
 }
 
+/// How long the threads may take to end when all is done.
+const ENDING: Duration = Duration::from_secs(1);
+
 /// Runs a command that waits for things.
 fn wait_for(command: impl Future<Output = Result<Code, Failure>>) -> Result<Code, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -53,7 +57,8 @@ fn wait_for(command: impl Future<Output = Result<Code, Failure>>) -> Result<Code
         .build()
         .map_err(|error| Failure::failed(format!("cannot start the threads that do the work: {error}")))?;
     let result = runtime.block_on(command);
-    // Whatever is still in a blocking call (a host that does not answer) is not waited for.
-    runtime.shutdown_background();
+    // Threads that end while the process does would find the C libraries below them gone already. Whatever is still in a
+    // blocking call (a host that does not answer) does not end, and is not waited for.
+    runtime.shutdown_timeout(ENDING);
     result
 }
