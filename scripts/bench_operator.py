@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from bench import MIB, ROOT, TARGET, VMFERRY, free_port, run, say, wait_for
+from bench import MIB, TARGET, VMFERRY, free_port, run, say, wait_for
 
 CLUSTER = TARGET / "release" / "examples" / "cluster"
 API = "/apis/infra.virtrigaud.io/v1beta1/namespaces/default"

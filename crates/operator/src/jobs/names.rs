@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::batch::v1::Job as KubeJob;
 use kube::{Resource, ResourceExt};
+use vmferry_api::names::LABEL_UID;
 use vmferry_engine::port::JobId;
 use vmferry_provider::Owner;
 
@@ -26,8 +27,6 @@ pub(super) const LABEL_APP: &str = "app.kubernetes.io/name";
 pub(super) const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Label: the engine's job.
 pub(super) const LABEL_JOB: &str = "migration.virtrigaud.io/job";
-/// Label: the migration's UID.
-pub(super) const LABEL_UID: &str = "migration.virtrigaud.io/uid";
 
 /// Annotation of a Job: its run. Of a lease: the run that may hold it.
 pub(super) const RUN: &str = "migration.virtrigaud.io/run";

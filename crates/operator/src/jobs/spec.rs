@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::batch::v1::{Job as KubeJob, JobSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
+use vmferry_api::names::LABEL_UID;
 use vmferry_api::{Provider, VMMigration};
 use vmferry_engine::port::{Direction, Job};
 
 use super::Options;
 use super::answer::Trouble;
-use super::names::{APP, DISKS, LABEL_APP, LABEL_JOB, LABEL_MANAGED_BY, LABEL_UID, RUN, job_name};
+use super::names::{APP, DISKS, LABEL_APP, LABEL_JOB, LABEL_MANAGED_BY, RUN, job_name};
 use super::pod;
 
 /// The longest text that a process takes as one variable of its environment, with some room.
