@@ -5,16 +5,16 @@ use vmferry_provider::{ImageFormat, VolumeSpec};
 
 use crate::hints;
 use crate::run::Run;
-use crate::world::Target;
+use crate::world::{Source, Target};
 
-/// The format in which a disk is staged for this kind of target, so that it is encoded once, on its way out. A raw target
-/// disk is decoded on its way in: sparse raw files do not stay sparse in every store.
-pub(crate) fn staged_format(target: ProviderType) -> ImageFormat {
-    match target {
-        ProviderType::Vsphere => ImageFormat::Vmdk,
-        ProviderType::Libvirt | ProviderType::Proxmox | ProviderType::Firecracker | ProviderType::Qemu => {
-            ImageFormat::Qcow2
-        }
+/// The format in which a disk is staged between these two, so that it is encoded once, on its way out: vSphere takes and gives
+/// streamOptimized VMDK only. A raw target disk is decoded on its way in: sparse raw files do not stay sparse in every store.
+pub(crate) fn staged_format(source: &Source, target: &Target) -> ImageFormat {
+    let kinds = [&source.resource, &target.resource].map(|resource| resource.spec.provider_type);
+    if kinds.contains(&ProviderType::Vsphere) {
+        ImageFormat::Vmdk
+    } else {
+        ImageFormat::Qcow2
     }
 }
 

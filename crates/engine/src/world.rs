@@ -12,6 +12,7 @@ use crate::run::Run;
 /// The side that the VM leaves.
 pub(crate) struct Source {
     pub key: Key,
+    pub resource: Provider,
     pub host: Arc<dyn Hypervisor>,
     pub selector: VmSelector,
     /// What the VirtualMachine says of its power state.
@@ -60,9 +61,10 @@ impl Run {
         })?;
         let field = format!("spec.providerRef of VirtualMachine {vm_key}");
         let key = provider_key(&vm_key, &vm);
-        let (_, host) = self.provider(&key, &field, Failure::source).await?;
+        let (resource, host) = self.provider(&key, &field, Failure::source).await?;
         Ok(Source {
             key,
+            resource,
             host,
             selector: VmSelector {
                 id: self

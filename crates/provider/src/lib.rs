@@ -13,13 +13,18 @@ mod port;
 pub mod credentials;
 #[cfg(feature = "libvirt")]
 pub mod libvirt;
+#[cfg(feature = "proxmox")]
+pub mod proxmox;
+#[cfg(feature = "vsphere")]
+pub mod vsphere;
 
 pub use error::{Error, Kind};
 pub use model::{
-    Accel, Disk, DiskBus, Firmware, Hardware, Nic, NicAttachment, Owner, PowerState, Vm, VmId, VmSelector,
+    Accel, Disk, DiskBus, Firmware, Hardware, Nic, NicAttachment, Owner, PowerState, ScsiController, Vm, VmId,
+    VmSelector,
 };
 pub use port::{
-    CreatedVm, DiskSink, DiskSource, Frozen, FrozenId, Hypervisor, SourceHost, TargetDisk, TargetHost, TargetPlan,
-    VmSpec, Volume, VolumeId, VolumeSpec,
+    CreatedVm, Creation, DiskInput, DiskSink, DiskSource, DiskStream, Frozen, FrozenId, Hypervisor, Intake, Pull,
+    SourceHost, TargetDisk, TargetHost, TargetPlan, VmSpec, Volume, VolumeId, VolumeSpec,
 };
 pub use vmferry_image::{ImageFormat, UnknownFormat};

@@ -85,6 +85,9 @@ pub struct Hardware {
     pub nics: Vec<Nic>,
     /// Whether the guest has a guest-agent channel.
     pub guest_agent: bool,
+    /// What the source calls the guest's operating system (vSphere: `ubuntu64Guest`; Proxmox VE: `l26`); `None` where it does
+    /// not say.
+    pub guest_os: Option<String>,
 }
 
 /// How a VM boots.
@@ -115,6 +118,9 @@ pub struct Disk {
     pub name: String,
     /// The bus on which the guest finds it.
     pub bus: DiskBus,
+    /// Model of the SCSI controller, where the source has one that it names; `None` lets the target choose.
+    #[serde(default)]
+    pub controller: Option<ScsiController>,
     /// Format of its image at the source.
     pub format: ImageFormat,
     /// Virtual size in bytes.
@@ -139,6 +145,24 @@ pub enum DiskBus {
     Ide,
     /// USB.
     Usb,
+}
+
+/// A SCSI controller that guests need a driver for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ScsiController {
+    /// virtio-scsi.
+    Virtio,
+    /// VMware's paravirtual controller.
+    Pvscsi,
+    /// LSI Logic SAS1068.
+    LsiSas1068,
+    /// LSI Logic 53C1030 (VMware's `lsilogic`).
+    Lsi53c1030,
+    /// LSI 53C895A (QEMU's and Proxmox VE's `lsi`).
+    Lsi53c895a,
+    /// MegaRAID SAS.
+    Megasas,
 }
 
 /// A network interface of a VM.

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
-use vmferry_block::{AllocationMap, Buf};
+use tokio_util::sync::CancellationToken;
+use vmferry_block::{AllocationMap, Buf, Digest};
 
 use crate::{Error, ImageFormat, Owner, PowerState, Vm, VmId, VmSelector};
 
@@ -54,11 +56,54 @@ pub trait SourceHost: Send + Sync {
     /// unless `keep`). Nothing to do is success, and so is a VM that is gone.
     async fn release(&self, vm: &VmSelector, owner: &Owner, keep: bool) -> Result<(), Error>;
 
-    /// Opens a disk in the frozen state. [`FrozenStateGone`](crate::Kind::FrozenStateGone) where it does not hold any more.
-    async fn open_disk(&self, vm: &Vm, frozen: &FrozenId, disk: &str) -> Result<Arc<dyn DiskSource>, Error>;
+    /// Opens a disk in the frozen state. [`FrozenStateGone`](crate::Kind::FrozenStateGone) where it does not hold any more. It
+    /// takes hold of nothing at the hypervisor before the first read.
+    async fn open_disk(&self, vm: &Vm, frozen: &FrozenId, disk: &str) -> Result<DiskInput, Error>;
 
     /// Deletes the VM and its disks: only for `deleteSource: true`, after the target was validated. Gone is success.
     async fn delete_source(&self, vm: &VmSelector) -> Result<(), Error>;
+}
+
+/// How a disk of a frozen state can be read. A hypervisor has one way for all its disks.
+pub enum DiskInput {
+    /// At any offset.
+    Random(Arc<dyn DiskSource>),
+    /// Once, from front to back, as a file that the hypervisor makes of it.
+    Stream(Box<dyn DiskStream>),
+}
+
+impl DiskInput {
+    /// Virtual size of the disk in bytes.
+    pub fn capacity(&self) -> u64 {
+        match self {
+            Self::Random(source) => source.capacity(),
+            Self::Stream(stream) => stream.capacity(),
+        }
+    }
+
+    /// The disk, where it can be read at any offset.
+    pub fn into_random(self) -> Option<Arc<dyn DiskSource>> {
+        match self {
+            Self::Random(source) => Some(source),
+            Self::Stream(_) => None,
+        }
+    }
+}
+
+/// A disk as a streamOptimized VMDK that the hypervisor makes while it is read. Nobody knows its length beforehand, and reading
+/// it a second time may give other bytes of the same content.
+#[async_trait]
+pub trait DiskStream: Send {
+    /// Virtual size of the disk in bytes.
+    fn capacity(&self) -> u64;
+
+    /// Fills `buf` with the next bytes of the file and gives it back: shorter than it was only at the end of the file, empty
+    /// behind it. An answer that ends early is an error, where the hypervisor's protocol can tell.
+    async fn read(&mut self, buf: Buf) -> Result<Buf, Error>;
+
+    /// Called once after the last read: whether the hypervisor says that it sent all, and the frozen state held all through. A
+    /// copy is good only when it says so. Dropped without it, the reading is called off at the hypervisor.
+    async fn finish(self: Box<Self>) -> Result<(), Error>;
 }
 
 /// A disk that can be read at any offset, by several tasks at once.
@@ -167,6 +212,47 @@ pub struct CreatedVm {
     pub name: String,
 }
 
+/// How a target takes in what is staged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Intake {
+    /// As a volume file of the target's format and size, laid out here.
+    File,
+    /// As the staged object is, byte for byte, front to back; the host makes a disk of it and grows it where that is asked for.
+    /// These are the formats that it takes, the best first.
+    Object(&'static [ImageFormat]),
+}
+
+/// A staged object that a host may fetch by itself.
+#[derive(Debug, Clone)]
+pub struct Pull {
+    /// Where it is; whoever has this URL can read the object until it expires.
+    pub url: SecretString,
+    /// Its length in bytes.
+    pub len: u64,
+    /// Its SHA-256.
+    pub checksum: Digest,
+}
+
+/// How far a VM to be made is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Creation {
+    /// It is made.
+    Done(CreatedVm),
+    /// The host is at it, for as long as copying a disk takes: the same call later says how far it is. What is being done, in
+    /// words, for the status.
+    UnderWay(String),
+}
+
+impl Creation {
+    /// The VM, where it is made.
+    pub fn done(self) -> Option<CreatedVm> {
+        match self {
+            Self::Done(created) => Some(created),
+            Self::UnderWay(_) => None,
+        }
+    }
+}
+
 /// The side at which a VM arrives.
 #[async_trait]
 pub trait TargetHost: Send + Sync {
@@ -176,6 +262,11 @@ pub trait TargetHost: Send + Sync {
     /// The formats that its disks can have.
     fn formats(&self) -> &'static [ImageFormat];
 
+    /// How it takes in what is staged.
+    fn intake(&self) -> Intake {
+        Intake::File
+    }
+
     /// Refuses, before anything is made, what could not be made: pool, space, format, networks, the name. A VM of that name
     /// that carries `owner` is no obstacle.
     async fn check_target(&self, plan: &TargetPlan, owner: &Owner) -> Result<(), Error>;
@@ -183,7 +274,23 @@ pub trait TargetHost: Send + Sync {
     /// Makes an empty volume, or finds the one that was made for `owner` before.
     async fn create_volume(&self, spec: &VolumeSpec, owner: &Owner) -> Result<Volume, Error>;
 
-    /// Opens a volume of `owner` for writing, from the front, whatever it held before.
+    /// Has the host fetch a staged object into a volume of `owner` by itself, checked against its SHA-256, and waits until it has.
+    /// `false`, and nothing is changed, where this host cannot, or cannot reach the object: then the bytes are brought to
+    /// [`open_sink`](Self::open_sink). Only for [`Intake::Object`]. After `cancel` nothing moves any more when it returns.
+    async fn pull(
+        &self,
+        volume: &VolumeId,
+        owner: &Owner,
+        object: &Pull,
+        cancel: &CancellationToken,
+    ) -> Result<bool, Error> {
+        let _ = (volume, owner, object, cancel);
+        Ok(false)
+    }
+
+    /// Opens a volume of `owner` for writing, from the front, whatever it held before. `len` is the length of the volume's file,
+    /// or of the staged object where the [`intake`](Self::intake) is that; then writes come in ascending order without gaps,
+    /// whatever [`concurrency`](DiskSink::concurrency) says, and a sink that is dropped before its `finish` leaves nothing.
     async fn open_sink(&self, volume: &VolumeId, owner: &Owner, len: u64) -> Result<Arc<dyn DiskSink>, Error>;
 
     /// Opens a volume of `owner` that an earlier sink of the same `len` has written the first `kept` bytes of, for going on
@@ -206,13 +313,15 @@ pub trait TargetHost: Send + Sync {
     /// Deletes a volume of `owner`, and no other. Gone is success.
     async fn delete_volume(&self, spec: &VolumeSpec, owner: &Owner) -> Result<(), Error>;
 
-    /// Defines the VM, not started, or finds the one that was made for `owner` before.
-    /// [`NameTaken`](crate::Kind::NameTaken) where the name is another's.
-    async fn create_vm(&self, spec: &VmSpec, owner: &Owner) -> Result<CreatedVm, Error>;
+    /// Defines the VM, not started, or finds the one that was made for `owner` before, and finishes it where that was cut short.
+    /// Disks have the capacity of `spec.hardware`, which may be more than what was imported. When it is done, nothing is left of
+    /// what was only needed for the import. [`NameTaken`](crate::Kind::NameTaken) where the name is another's.
+    async fn create_vm(&self, spec: &VmSpec, owner: &Owner) -> Result<Creation, Error>;
 
     /// Starts or stops a VM of `owner`, and waits until it is so.
     async fn set_power(&self, vm: &VmId, owner: &Owner, power: PowerState) -> Result<(), Error>;
 
-    /// Deletes the VM of that name (stopping it first) if it carries `owner`, and no other. Its volumes stay. Gone is success.
+    /// Deletes the VM of that name (stopping it first) if it carries `owner`, and no other, half made or whole. Its volumes may go
+    /// with it. Gone is success.
     async fn delete_created(&self, name: &str, owner: &Owner) -> Result<(), Error>;
 }

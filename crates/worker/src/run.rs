@@ -9,7 +9,7 @@ use vmferry_engine::port::{
     Connector, Direction, DiskJob, DiskReport, DiskTarget, FailureKind, Job, JobFailure, Store,
 };
 use vmferry_mover::{Digest, ExportSpec, Import, ImportSpec, Progress, Report, export_disk, verify_volume};
-use vmferry_provider::{DiskSink, FrozenId, Hypervisor, Vm};
+use vmferry_provider::{DiskInput, DiskSink, FrozenId, Hypervisor, Vm};
 use vmferry_staging::StagingStore;
 use vmferry_staging::limit::{Bucket, Limited};
 
@@ -141,9 +141,9 @@ impl Run<'_> {
                 .await
                 .map_err(failure::hypervisor)
         };
-        let source = unless(self.cancel, open).await?;
-        if source.capacity() != disk.capacity {
-            let (now, then) = (source.capacity(), disk.capacity);
+        let input = unless(self.cancel, open).await?;
+        if input.capacity() != disk.capacity {
+            let (now, then) = (input.capacity(), disk.capacity);
             let message = format!(
                 "disk {} has {now} bytes now and had {then} when the VM was looked up",
                 disk.name
@@ -158,7 +158,10 @@ impl Run<'_> {
             memory: share.memory,
         };
         let (staging, progress) = (self.limited(progress), Arc::clone(progress));
-        let exported = export_disk(source, staging, spec, progress, self.cancel.clone()).await;
+        let exported = match input {
+            DiskInput::Random(source) => export_disk(source, staging, spec, progress, self.cancel.clone()).await,
+            DiskInput::Stream(_) => return Err(failure(FailureKind::Bug, "streams cannot be exported yet")),
+        };
         let report = exported.map_err(failure::moving)?;
         tracing::info!(job = %self.job.id, disk = %disk.name, bytes = report.moved, "disk exported");
         Ok(report)

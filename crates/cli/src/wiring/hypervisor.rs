@@ -68,6 +68,7 @@ fn credentials(values: Values<'_>) -> Result<Credentials, NotText> {
         ssh_private_key: values.text("ssh-privatekey")?.map(SecretString::from),
         known_hosts: values.text("known_hosts")?,
         ca: values.text("ca.crt")?,
+        ..Credentials::default()
     })
 }
 

@@ -4,7 +4,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use vmferry_api::VMMigrationSpec;
 use vmferry_api::names::{condition, event};
-use vmferry_provider::{Disk, Hardware, TargetDisk, Vm, VmSpec, VolumeId};
+use vmferry_provider::{Creation, Disk, Hardware, TargetDisk, Vm, VmSpec, VolumeId};
 
 use crate::failure::{Failure, Trouble};
 use crate::hints;
@@ -32,7 +32,13 @@ pub(crate) fn act(run: &mut Run) -> BoxFuture<'_, Result<Outcome, Trouble>> {
             disks: disks.collect::<Result<_, Failure>>()?,
         };
         let made = target.host.create_vm(&spec, &run.owner).await;
-        let created = made.map_err(|fault| Failure::target(&fault))?;
+        let created = match made.map_err(|fault| Failure::target(&fault))? {
+            Creation::Done(created) => created,
+            Creation::UnderWay(what) => {
+                run.status.message = Some(what);
+                return Ok(Outcome::Wait(run.config.poll));
+            }
+        };
         run.status.target_vm_id = Some(created.id.0.clone());
         let text = format!("Target VM {} created as {}", created.name, created.id.0);
         run.tell(event::VM_CREATED, "Target VM created successfully");

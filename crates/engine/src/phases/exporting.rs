@@ -7,7 +7,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use vmferry_api::DiskStatus;
 use vmferry_api::names::event;
-use vmferry_provider::{DiskSource, FrozenId};
+use vmferry_provider::{DiskInput, FrozenId};
 
 use crate::cleanup;
 use crate::failure::{Failure, Trouble};
@@ -62,24 +62,24 @@ async fn open(run: &Run) -> Result<(Vec<DiskStatus>, u64), Trouble> {
     let target = run.target().await?;
     let staging = run.staging().await?;
     let vm = source.vm().await?;
-    let format = plan::staged_format(target.resource.spec.provider_type);
+    let format = plan::staged_format(&source, &target);
     let mut disks = Vec::new();
     let mut data = 0;
     for disk in &vm.hardware.disks {
         let failure = |fault| Failure::source(&fault);
         let opened = source.host.open_disk(&vm, &frozen, &disk.name).await.map_err(failure)?;
-        data += opened.map().await.map_err(failure)?.data_bytes();
+        data += match &opened {
+            DiskInput::Random(disk) => disk.map().await.map_err(failure)?.data_bytes(),
+            // What it holds is known when it was read.
+            DiskInput::Stream(_) => 0,
+        };
         disks.push(DiskStatus {
             name: disk.name.clone(),
             format: Some(format.to_string()),
-            capacity_bytes: Some(capacity(&*opened)),
+            capacity_bytes: i64::try_from(opened.capacity()).ok(),
             url: Some(staging.url(&run.object_key(&disk.name, format)?)),
             ..DiskStatus::default()
         });
     }
     Ok((disks, data))
-}
-
-fn capacity(disk: &dyn DiskSource) -> i64 {
-    i64::try_from(disk.capacity()).unwrap_or(i64::MAX)
 }

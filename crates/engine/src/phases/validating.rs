@@ -61,7 +61,7 @@ fn all(run: &mut Run) -> BoxFuture<'_, Result<Outcome, Trouble>> {
             return Err(Failure::permanent("UnsupportedSource", text).into());
         }
         for disk in &vm.hardware.disks {
-            run.object_key(&disk.name, plan::staged_format(target.resource.spec.provider_type))?;
+            run.object_key(&disk.name, plan::staged_format(&source, &target))?;
         }
         check_target(run, &target, &vm).await?;
         let notes = staging.check(0).await.map_err(|fault| Failure::staging(&fault))?;

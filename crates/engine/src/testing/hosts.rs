@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use vmferry_block::{AllocationMap, Buf};
 use vmferry_fault::Fault;
 use vmferry_provider::{
-    CreatedVm, DiskSink, DiskSource, Error, Frozen, FrozenId, Hypervisor, ImageFormat, Kind, Owner, PowerState,
-    SourceHost, TargetHost, TargetPlan, Vm, VmId, VmSelector, VmSpec, Volume, VolumeId, VolumeSpec,
+    CreatedVm, Creation, DiskInput, DiskSink, DiskSource, Error, Frozen, FrozenId, Hypervisor, ImageFormat, Kind,
+    Owner, PowerState, SourceHost, TargetHost, TargetPlan, Vm, VmId, VmSelector, VmSpec, Volume, VolumeId, VolumeSpec,
 };
 
 use super::world::{FakeFrozen, FakeVm, FakeVolume, State, World};
@@ -131,7 +131,7 @@ impl SourceHost for Host {
         self.call("source.release", release).await
     }
 
-    async fn open_disk(&self, vm: &Vm, frozen: &FrozenId, disk: &str) -> Result<Arc<dyn DiskSource>, Error> {
+    async fn open_disk(&self, vm: &Vm, frozen: &FrozenId, disk: &str) -> Result<DiskInput, Error> {
         let capacity = vm
             .hardware
             .disks
@@ -143,10 +143,10 @@ impl SourceHost for Host {
                 return fault(Kind::FrozenStateGone, "open", disk);
             }
             let world = self.world.clone();
-            Ok(Arc::new(OpenDisk {
+            Ok(DiskInput::Random(Arc::new(OpenDisk {
                 world,
                 capacity: capacity.unwrap(),
-            }) as Arc<dyn DiskSource>)
+            })))
         };
         self.call("source.open_disk", open).await
     }
@@ -273,7 +273,7 @@ impl TargetHost for Host {
         self.call("target.delete_volume", delete).await
     }
 
-    async fn create_vm(&self, spec: &VmSpec, owner: &Owner) -> Result<CreatedVm, Error> {
+    async fn create_vm(&self, spec: &VmSpec, owner: &Owner) -> Result<Creation, Error> {
         let create = |state: &mut State| {
             let vm = state.target_vms.entry(spec.name.clone()).or_insert_with(|| FakeVm {
                 owner: owner.clone(),
@@ -283,10 +283,10 @@ impl TargetHost for Host {
             if vm.owner != *owner {
                 return fault(Kind::NameTaken, "create VM", &spec.name);
             }
-            Ok(CreatedVm {
+            Ok(Creation::Done(CreatedVm {
                 id: VmId(format!("uuid-of-{}", spec.name)),
                 name: spec.name.clone(),
-            })
+            }))
         };
         self.call("target.create_vm", create).await
     }

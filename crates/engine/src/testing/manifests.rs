@@ -75,6 +75,7 @@ pub(crate) fn hardware(disks: usize, nics: usize) -> Hardware {
     let disk = |index: usize| Disk {
         name: format!("vd{}", char::from(b'a' + index as u8)),
         bus: DiskBus::Virtio,
+        controller: None,
         format: ImageFormat::Qcow2,
         capacity: 3 << 30,
         serial: None,
@@ -97,6 +98,7 @@ pub(crate) fn hardware(disks: usize, nics: usize) -> Hardware {
         disks: (0..disks).map(disk).collect(),
         nics: (0..nics).map(nic).collect(),
         guest_agent: false,
+        guest_os: None,
     }
 }
 

@@ -124,7 +124,7 @@ impl Linux {
 
 /// Whether the journal of the guest's file system has something in it to be replayed; otherwise it must be without a fault.
 async fn needs_recovery(libvirt: &Libvirt, vm: &Vm, id: &vmferry_provider::FrozenId) -> bool {
-    let disk = libvirt.open_disk(vm, id, "vda").await.unwrap();
+    let disk = libvirt.open_disk(vm, id, "vda").await.unwrap().into_random().unwrap();
     let copy = copy(&*disk).await;
     disk.finish().await.unwrap();
     // A file of its own: some versions of these tools take a path with an offset for a label.

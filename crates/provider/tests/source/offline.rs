@@ -29,7 +29,12 @@ async fn chains_and_raw_disks_are_read_here_and_from_afar() {
         assert!(frozen.id.0.starts_with("offline-"), "{frozen:?}");
         assert_eq!(libvirt.frozen(&vm, &owner()).await.unwrap().unwrap().id, frozen.id);
         for (name, (path, format)) in ["vda", "vdb"].iter().zip(&guest.disks) {
-            let disk = libvirt.open_disk(&vm, &frozen.id, name).await.unwrap();
+            let disk = libvirt
+                .open_disk(&vm, &frozen.id, name)
+                .await
+                .unwrap()
+                .into_random()
+                .unwrap();
             assert_eq!(disk.capacity(), 24 * MIB);
             assert_same(&copy(&*disk).await, path, *format);
             disk.finish().await.unwrap();
@@ -46,7 +51,12 @@ async fn files_that_change_and_a_vm_that_starts_are_another_state() {
     let libvirt = Way::unix(&host).connect().await;
     let vm = find(&libvirt, "g1").await;
     let frozen = libvirt.freeze(&vm, &owner(), false).await.unwrap().id;
-    let disk = libvirt.open_disk(&vm, &frozen, "vda").await.unwrap();
+    let disk = libvirt
+        .open_disk(&vm, &frozen, "vda")
+        .await
+        .unwrap()
+        .into_random()
+        .unwrap();
     let base = host.pool_dir().join("g1-0-base0.raw");
     image::write_pattern(&base, Format::Raw, 0, 512, 9);
     let error = disk.finish().await.unwrap_err();
@@ -55,7 +65,12 @@ async fn files_that_change_and_a_vm_that_starts_are_another_state() {
     assert_eq!(error.kind(), Kind::FrozenStateGone, "{error}");
     let anew = libvirt.freeze(&vm, &owner(), false).await.unwrap().id;
     assert_ne!(anew, frozen);
-    let disk = libvirt.open_disk(&vm, &anew, "vda").await.unwrap();
+    let disk = libvirt
+        .open_disk(&vm, &anew, "vda")
+        .await
+        .unwrap()
+        .into_random()
+        .unwrap();
     host.virsh(["start", &guest.name]);
     let error = disk.finish().await.unwrap_err();
     assert_eq!(error.kind(), Kind::FrozenStateGone, "{error}");

@@ -32,8 +32,18 @@ async fn round(way: Way, host: &Host) {
     let at_freeze = guest.counters();
     tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     let (first, second) = (
-        libvirt.open_disk(&vm, &frozen.id, "vda").await.unwrap(),
-        libvirt.open_disk(&vm, &frozen.id, "vdb").await.unwrap(),
+        libvirt
+            .open_disk(&vm, &frozen.id, "vda")
+            .await
+            .unwrap()
+            .into_random()
+            .unwrap(),
+        libvirt
+            .open_disk(&vm, &frozen.id, "vdb")
+            .await
+            .unwrap()
+            .into_random()
+            .unwrap(),
     );
     let (vda, vdb) = (copy(&*first).await, copy(&*second).await);
     let counters = Counters::read(vda.path(), Format::Raw);
@@ -92,7 +102,12 @@ async fn a_restarted_guest_has_lost_the_state_and_nothing_is_left() {
         let libvirt = way.connect().await;
         let vm = find(&libvirt, "g1").await;
         let frozen = libvirt.freeze(&vm, &owner(), false).await.unwrap();
-        let disk = libvirt.open_disk(&vm, &frozen.id, "vda").await.unwrap();
+        let disk = libvirt
+            .open_disk(&vm, &frozen.id, "vda")
+            .await
+            .unwrap()
+            .into_random()
+            .unwrap();
         guest.destroy();
         guest.start();
         let error = disk.finish().await.unwrap_err();
@@ -118,7 +133,12 @@ async fn a_session_guest_that_is_destroyed_leaves_nothing_after_release() {
     let libvirt = Way::unix(&host).connect().await;
     let vm = find(&libvirt, "g1").await;
     let frozen = libvirt.freeze(&vm, &owner(), false).await.unwrap();
-    let disk = libvirt.open_disk(&vm, &frozen.id, "vda").await.unwrap();
+    let disk = libvirt
+        .open_disk(&vm, &frozen.id, "vda")
+        .await
+        .unwrap()
+        .into_random()
+        .unwrap();
     guest.destroy();
     let error = disk.finish().await.unwrap_err();
     assert_eq!(error.kind(), Kind::FrozenStateGone, "{error}");
@@ -208,7 +228,12 @@ async fn a_running_disk_on_a_chain_is_read_whole() {
     let vm = find(&libvirt, "g1").await;
     libvirt.check_source(&vm).await.unwrap();
     let frozen = libvirt.freeze(&vm, &owner(), false).await.unwrap();
-    let source = libvirt.open_disk(&vm, &frozen.id, "vda").await.unwrap();
+    let source = libvirt
+        .open_disk(&vm, &frozen.id, "vda")
+        .await
+        .unwrap()
+        .into_random()
+        .unwrap();
     let vda = copy(&*source).await;
     for layer in 0..3u8 {
         let offset = 4 * MIB + u64::from(layer) * (64 << 10);

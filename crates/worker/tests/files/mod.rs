@@ -14,8 +14,9 @@ use vmferry_api::{
 use vmferry_block::{AllocationMap, Buf, LocalFile, LocalFileWriter, ReadAt as _};
 use vmferry_engine::port::{Connector, Direction, DiskJob, Job, JobId, Store, StoreError};
 use vmferry_provider::{
-    CreatedVm, DiskSink, DiskSource, Error, Firmware, Frozen, FrozenId, Hardware, Hypervisor, ImageFormat, Kind, Owner,
-    PowerState, SourceHost, TargetHost, TargetPlan, Vm, VmId, VmSelector, VmSpec, Volume, VolumeId, VolumeSpec,
+    Creation, DiskInput, DiskSink, DiskSource, Error, Firmware, Frozen, FrozenId, Hardware, Hypervisor, ImageFormat,
+    Kind, Owner, PowerState, SourceHost, TargetHost, TargetPlan, Vm, VmId, VmSelector, VmSpec, Volume, VolumeId,
+    VolumeSpec,
 };
 use vmferry_staging::StagingStore;
 use vmferry_staging::nfs::MountedPath;
@@ -227,6 +228,7 @@ impl Hypervisor for Host {
                 disks: Vec::new(),
                 nics: Vec::new(),
                 guest_agent: false,
+                guest_os: None,
             },
         })
     }
@@ -246,9 +248,9 @@ impl SourceHost for Host {
     async fn release(&self, _: &VmSelector, _: &Owner, _: bool) -> Result<(), Error> {
         unused()
     }
-    async fn open_disk(&self, _: &Vm, frozen: &FrozenId, disk: &str) -> Result<Arc<dyn DiskSource>, Error> {
+    async fn open_disk(&self, _: &Vm, frozen: &FrozenId, disk: &str) -> Result<DiskInput, Error> {
         assert_eq!(frozen.0, "frozen-1");
-        self.open(disk).await
+        self.open(disk).await.map(DiskInput::Random)
     }
     async fn delete_source(&self, _: &VmSelector) -> Result<(), Error> {
         unused()
@@ -285,7 +287,7 @@ impl TargetHost for Host {
     async fn delete_volume(&self, _: &VolumeSpec, _: &Owner) -> Result<(), Error> {
         unused()
     }
-    async fn create_vm(&self, _: &VmSpec, _: &Owner) -> Result<CreatedVm, Error> {
+    async fn create_vm(&self, _: &VmSpec, _: &Owner) -> Result<Creation, Error> {
         unused()
     }
     async fn set_power(&self, _: &VmId, _: &Owner, _: PowerState) -> Result<(), Error> {

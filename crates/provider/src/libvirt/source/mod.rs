@@ -32,7 +32,7 @@ use async_trait::async_trait;
 pub(super) use domain::Domain;
 
 use super::Libvirt;
-use crate::{DiskSource, Error, Frozen, FrozenId, Kind, Owner, PowerState, SourceHost, Vm, VmSelector};
+use crate::{DiskInput, Error, Frozen, FrozenId, Kind, Owner, PowerState, SourceHost, Vm, VmSelector};
 
 #[async_trait]
 impl SourceHost for Libvirt {
@@ -78,14 +78,14 @@ impl SourceHost for Libvirt {
         }
     }
 
-    async fn open_disk(&self, vm: &Vm, frozen: &FrozenId, disk: &str) -> Result<Arc<dyn DiskSource>, Error> {
+    async fn open_disk(&self, vm: &Vm, frozen: &FrozenId, disk: &str) -> Result<DiskInput, Error> {
         let selector = domain::selector(vm);
         let domain = Domain::read(self, &selector).await?;
-        Ok(if offline::is_offline(frozen) {
+        Ok(DiskInput::Random(if offline::is_offline(frozen) {
             Arc::new(offline::open(self, &domain, &selector, frozen, disk).await?)
         } else {
             Arc::new(export::open(self, &domain, &selector, frozen, disk).await?)
-        })
+        }))
     }
 
     async fn delete_source(&self, vm: &VmSelector) -> Result<(), Error> {

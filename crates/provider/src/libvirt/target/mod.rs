@@ -16,7 +16,7 @@ use async_trait::async_trait;
 
 use super::Libvirt;
 use crate::{
-    CreatedVm, DiskSink, DiskSource, Error, ImageFormat, Owner, PowerState, TargetHost, TargetPlan, VmId, VmSpec,
+    Creation, DiskSink, DiskSource, Error, ImageFormat, Owner, PowerState, TargetHost, TargetPlan, VmId, VmSpec,
     Volume, VolumeId, VolumeSpec,
 };
 
@@ -63,8 +63,8 @@ impl TargetHost for Libvirt {
         volume::delete(self, spec, owner).await
     }
 
-    async fn create_vm(&self, spec: &VmSpec, owner: &Owner) -> Result<CreatedVm, Error> {
-        vm::create(self, spec, owner).await
+    async fn create_vm(&self, spec: &VmSpec, owner: &Owner) -> Result<Creation, Error> {
+        vm::create(self, spec, owner).await.map(Creation::Done)
     }
 
     async fn set_power(&self, vm: &VmId, owner: &Owner, power: PowerState) -> Result<(), Error> {

@@ -124,6 +124,7 @@ impl DiskXml {
         Some(Disk {
             name: self.target.clone(),
             bus: self.bus?,
+            controller: None,
             format,
             capacity,
             serial: self.serial.clone(),

@@ -90,6 +90,7 @@ fn hardware(root: &Element, name: &str) -> Result<Hardware, Error> {
             .iter()
             .flat_map(|devices| devices.all("channel"))
             .any(|channel| channel.attr_at(&["target"], "name") == Some(AGENT_CHANNEL)),
+        guest_os: None,
     })
 }
 

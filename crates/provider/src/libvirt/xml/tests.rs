@@ -144,6 +144,7 @@ fn hardware(disks: Vec<Disk>) -> Hardware {
         disks,
         nics: Vec::new(),
         guest_agent: false,
+        guest_os: None,
     }
 }
 
@@ -193,6 +194,7 @@ fn disk(name: &str, bus: DiskBus, boot_order: Option<u32>) -> Disk {
     Disk {
         name: name.to_owned(),
         bus,
+        controller: None,
         format: ImageFormat::Raw,
         capacity: 0,
         serial: None,
@@ -321,7 +323,7 @@ prop_compose! {
         guest_agent in any::<bool>(),
     ) -> Hardware {
         let accel = Some(accel);
-        Hardware { firmware, machine, arch, accel, vcpus, cpu_model, memory_bytes, disks: Vec::new(), nics, guest_agent }
+        Hardware { firmware, machine, arch, accel, vcpus, cpu_model, memory_bytes, disks: Vec::new(), nics, guest_agent, guest_os: None }
     }
 }
 

@@ -18,6 +18,7 @@ fn disk(name: &str, bus: DiskBus) -> Disk {
     Disk {
         name: name.to_owned(),
         bus,
+        controller: None,
         format: ImageFormat::Qcow2,
         capacity: 16 * MIB,
         serial: None,
@@ -46,6 +47,7 @@ fn hardware(disks: Vec<Disk>) -> Hardware {
         disks,
         nics: vec![nic(NicAttachment::User)],
         guest_agent: true,
+        guest_os: None,
     }
 }
 
@@ -87,8 +89,8 @@ async fn a_vm_is_made_boots_stops_and_goes() {
     let name = "web <&> \"1\"";
     let spec = micro_guest(libvirt, name, disk("vda", DiskBus::Virtio)).await;
 
-    let made = libvirt.create_vm(&spec, &owner()).await.unwrap();
-    assert_eq!(libvirt.create_vm(&spec, &owner()).await.unwrap(), made);
+    let made = libvirt.create_vm(&spec, &owner()).await.unwrap().done().unwrap();
+    assert_eq!(libvirt.create_vm(&spec, &owner()).await.unwrap().done().unwrap(), made);
     assert_eq!(host.virsh(["domstate", name]), "shut off");
 
     libvirt.set_power(&made.id, &owner(), PowerState::On).await.unwrap();
@@ -118,7 +120,7 @@ async fn every_bus_boots() {
     let libvirt = &connected.libvirt;
     for (target, bus) in [("sda", DiskBus::Scsi), ("sda", DiskBus::Sata), ("hda", DiskBus::Ide)] {
         let spec = micro_guest(libvirt, "bus", disk(target, bus)).await;
-        let made = libvirt.create_vm(&spec, &owner()).await.unwrap();
+        let made = libvirt.create_vm(&spec, &owner()).await.unwrap().done().unwrap();
         libvirt.set_power(&made.id, &owner(), PowerState::On).await.unwrap();
         host.console_line("bus", "GUEST-BOOT", Duration::from_secs(30));
         libvirt.delete_created("bus", &owner()).await.unwrap();
@@ -152,7 +154,7 @@ async fn another_migrations_vm_is_another_ones() {
     let (host, connected) = session().await;
     let libvirt = &connected.libvirt;
     let spec = micro_guest(libvirt, "web", disk("vda", DiskBus::Virtio)).await;
-    let made = libvirt.create_vm(&spec, &owner()).await.unwrap();
+    let made = libvirt.create_vm(&spec, &owner()).await.unwrap().done().unwrap();
     let world = World::of(&[&host], &[]);
     let taken = libvirt.create_vm(&spec, &stranger()).await.unwrap_err();
     assert_eq!(taken.kind(), Kind::NameTaken);
@@ -178,7 +180,7 @@ async fn a_vm_that_does_not_start_says_why() {
     let (host, connected) = session().await;
     let libvirt = &connected.libvirt;
     let spec = micro_guest(libvirt, "web", disk("vda", DiskBus::Virtio)).await;
-    let made = libvirt.create_vm(&spec, &owner()).await.unwrap();
+    let made = libvirt.create_vm(&spec, &owner()).await.unwrap().done().unwrap();
     delete_volume(libvirt, "web").await;
     let error = libvirt.set_power(&made.id, &owner(), PowerState::On).await.unwrap_err();
     assert!(error.to_string().contains("No such file"), "{error}");
