@@ -1,8 +1,9 @@
 //! The way of a byte: from a disk into staging, and from staging into a volume.
 //!
 //! ```text
-//! export_disk:  source ── read ahead ──▶ hash ──▶ parts ──▶ staging
-//! Import:      staging ── read ahead ──▶ hash ──▶ target layout ──▶ sink
+//! export_disk:   source ── read ahead ──▶ hash ──▶ parts ──▶ staging
+//! export_stream: stream ── hash, unpack ──▶ parts ──▶ staging
+//! Import:       staging ── read ahead ──▶ hash ──▶ target layout, or as it is ──▶ sink
 //! verify_volume: volume ── read ahead ──▶ hash
 //! ```
 //!
@@ -23,11 +24,12 @@ mod import;
 mod lanes;
 mod patience;
 mod progress;
+mod unpack;
 mod verify;
 
 pub use error::{Error, Kind};
-pub use export::{ExportSpec, export_disk};
-pub use import::{Import, ImportSpec};
+pub use export::{ExportSpec, Open, export_disk, export_stream};
+pub use import::{Import, ImportSpec, TargetForm};
 pub use progress::{Progress, Snapshot};
 pub use verify::verify_volume;
 pub use vmferry_block::Digest;

@@ -58,6 +58,11 @@ impl Progress {
         self.done.store(done, Ordering::Relaxed);
     }
 
+    /// All of it is done, and was not moved by this process.
+    pub fn elsewhere(&self, total: u64) {
+        self.start(total, total);
+    }
+
     /// Sets what there is likely to do.
     pub(crate) fn expect(&self, total: u64) {
         self.total.store(total, Ordering::Relaxed);

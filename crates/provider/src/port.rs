@@ -97,6 +97,12 @@ pub trait DiskStream: Send {
     /// Virtual size of the disk in bytes.
     fn capacity(&self) -> u64;
 
+    /// The most bytes that the file can have, as near as the hypervisor can tell: parts in staging are cut by it.
+    fn most(&self) -> u64 {
+        // Data that cannot be packed takes less than a sector in a grain more.
+        self.capacity() + self.capacity() / 64 + (1 << 20)
+    }
+
     /// Fills `buf` with the next bytes of the file and gives it back: shorter than it was only at the end of the file, empty
     /// behind it. An answer that ends early is an error, where the hypervisor's protocol can tell.
     async fn read(&mut self, buf: Buf) -> Result<Buf, Error>;

@@ -1,6 +1,7 @@
 //! One job from start to end.
 
 use std::sync::{Arc, LazyLock, OnceLock};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _};
@@ -8,8 +9,10 @@ use tokio_util::sync::CancellationToken;
 use vmferry_engine::port::{
     Connector, Direction, DiskJob, DiskReport, DiskTarget, FailureKind, Job, JobFailure, Store,
 };
-use vmferry_mover::{Digest, ExportSpec, Import, ImportSpec, Progress, Report, export_disk, verify_volume};
-use vmferry_provider::{DiskInput, DiskSink, FrozenId, Hypervisor, Vm};
+use vmferry_mover::{
+    Digest, ExportSpec, Import, ImportSpec, Progress, Report, TargetForm, export_disk, export_stream, verify_volume,
+};
+use vmferry_provider::{DiskInput, DiskSink, DiskStream, FrozenId, Hypervisor, Intake, Pull, Vm};
 use vmferry_staging::StagingStore;
 use vmferry_staging::limit::{Bucket, Limited};
 
@@ -18,6 +21,8 @@ use crate::failure::{self, failure};
 use crate::open;
 use crate::progress::JobProgress;
 
+/// How long a URL is good for that a target is given: it begins at once, and may then read for as long as it takes.
+const URL_LIFE: Duration = Duration::from_mins(15);
 /// The memory of this process for all jobs.
 static BUDGET: LazyLock<Budget> = LazyLock::new(Budget::default);
 
@@ -160,7 +165,10 @@ impl Run<'_> {
         let (staging, progress) = (self.limited(progress), Arc::clone(progress));
         let exported = match input {
             DiskInput::Random(source) => export_disk(source, staging, spec, progress, self.cancel.clone()).await,
-            DiskInput::Stream(_) => return Err(failure(FailureKind::Bug, "streams cannot be exported yet")),
+            DiskInput::Stream(_) => {
+                let again = || stream(host, vm, frozen, &disk.name).boxed();
+                export_stream(&again, staging, spec, progress, self.cancel.clone()).await
+            }
         };
         let report = exported.map_err(failure::moving)?;
         tracing::info!(job = %self.job.id, disk = %disk.name, bytes = report.moved, "disk exported");
@@ -189,12 +197,53 @@ impl Run<'_> {
             let message = format!("the import of disk {} has no target", disk.name);
             failure(FailureKind::Bug, message)
         })?;
-        let report = self.import_disk(host, disk, target, progress, &share).await?;
+        let pulled = match host.intake() {
+            Intake::Object(_) => self.pull(host, disk, target).await?,
+            Intake::File => None,
+        };
+        let report = match pulled {
+            Some(report) => {
+                progress.elsewhere(report.len);
+                report
+            }
+            None => self.import_disk(host, disk, target, progress, &share).await?,
+        };
         if readback {
             self.read_back(host, disk, target, &report, progress).await?;
         }
         tracing::info!(job = %self.job.id, disk = %disk.name, bytes = report.moved, readback, "disk imported");
         Ok(report)
+    }
+
+    /// Has the target fetch the object by itself, where store and target can do that. The target checks the SHA-256 of what it
+    /// fetched, with which the export recorded the content digest.
+    async fn pull(
+        &self,
+        host: &dyn Hypervisor,
+        disk: &DiskJob,
+        target: &DiskTarget,
+    ) -> Result<Option<Report>, JobFailure> {
+        let found = async {
+            let url = self.staging.presigned_url(&disk.object, URL_LIFE).await?;
+            let Some(url) = url else { return Ok(None) };
+            Ok(self.staging.head(&disk.object).await?.map(|meta| (url, meta.len)))
+        };
+        let found = unless(self.cancel, async { found.await.map_err(failure::other) });
+        let Some((url, len)) = found.await? else {
+            return Ok(None);
+        };
+        let checksum = digest(&target.checksum, disk)?;
+        let object = Pull { url, len, checksum };
+        let pulled = host.pull(&target.volume, &self.job.owner, &object, self.cancel).await;
+        if !pulled.map_err(failure::hypervisor)? {
+            return Ok(None);
+        }
+        Ok(Some(Report {
+            len,
+            checksum,
+            content_digest: digest(&target.content_digest, disk)?,
+            moved: 0,
+        }))
     }
 
     async fn import_disk(
@@ -211,8 +260,13 @@ impl Run<'_> {
             checksum: digest(&target.checksum, disk)?,
             content_digest: digest(&target.content_digest, disk)?,
             capacity: disk.capacity,
-            target_format: target.format,
-            target_capacity: target.capacity,
+            form: match host.intake() {
+                Intake::File => TargetForm::Volume {
+                    format: target.format,
+                    capacity: target.capacity,
+                },
+                Intake::Object(_) => TargetForm::Object,
+            },
             volume: target.volume.0.clone(),
             memory: share.memory,
         };
@@ -272,6 +326,25 @@ async fn unless<T>(
         biased;
         () = cancel.cancelled() => Err(failure::cancelled()),
         outcome = work => outcome,
+    }
+}
+
+/// A disk that its hypervisor gives as a stream, from the front.
+async fn stream(
+    host: &dyn Hypervisor,
+    vm: &Vm,
+    frozen: &FrozenId,
+    disk: &str,
+) -> Result<Box<dyn DiskStream>, vmferry_provider::Error> {
+    match host.open_disk(vm, frozen, disk).await? {
+        DiskInput::Stream(stream) => Ok(stream),
+        DiskInput::Random(_) => {
+            let object = format!("disk {disk:?} of VM {:?}", vm.name);
+            Err(
+                vmferry_provider::Error::new(vmferry_provider::Kind::Bug, "open", object)
+                    .detail("it was a stream before"),
+            )
+        }
     }
 }
 

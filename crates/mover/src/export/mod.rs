@@ -1,15 +1,18 @@
 //! From a disk into staging.
 //!
+//! A disk that can be read at any offset is laid out and read here; one that comes as a stream, in [`stream`].
+//!
 //! Zeros within allocated data are left out of a VMDK, whose grains find their places as they come. In a planned layout (qcow2, raw)
 //! every place, and with it the object's SHA-256, is fixed before the first byte is read, so there they are sent.
 
 mod journal;
+mod object;
 mod plan;
 mod read;
+mod stream;
 mod upload;
 mod vmdk;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,24 +22,26 @@ use vmferry_block::{AllocationMap, Buf, ContentDigest, ObjectHash, Pool};
 use vmferry_image::vmdk::stream::{Adapter, GRAIN, Writer};
 use vmferry_image::{ImageFormat, Layout};
 use vmferry_provider::DiskSource;
-use vmferry_staging::{ObjectKey, Part, StagingStore, UploadId, Uploaded};
+use vmferry_staging::{ObjectKey, Part, StagingStore};
 
 use crate::chunk::{CHUNK, cut, feed, single};
-use crate::error::{self, staging};
+use crate::error;
 use crate::hasher::{Hasher, Hashes, Vmdk};
 use crate::patience::Patience;
 use crate::progress::Progress;
 use crate::{Error, Kind, Report};
-use journal::{HashedPrefix, Journal, Seal, taken};
+use journal::{HashedPrefix, Journal, Seal};
+use object::{Found, Object, Start};
 use plan::Plan;
 use read::Reader;
+#[cfg(test)]
+pub(crate) use stream::stream_tuned;
+pub use stream::{Open, export_stream};
 use upload::{Destination, Upload};
 use vmdk::Packing;
 
 /// How long nothing may move, beside the time that a part takes at 1 MiB/s.
 const STALL: Duration = Duration::from_mins(1);
-/// How long the calls at the beginning and at the end may take: a server that flushes a whole object has much to do.
-const CLOSING: Duration = Duration::from_mins(15);
 
 /// What is exported, and where to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,15 +111,20 @@ pub(crate) async fn export_tuned(
         };
         (map, Body::Planned(layout), plan)
     };
-    let export = Export {
-        source,
+    let object = Object {
         store,
         spec,
+        plan,
+        name: object.clone(),
+        fingerprint: body.fingerprint(),
+        resumable: true,
+    };
+    let export = Export {
+        source,
         progress,
         map,
         body,
-        plan,
-        object: object.clone(),
+        object,
     };
     let held = if plan.flowing { 0 } else { plan.part_size };
     let stall = tuning.stall.unwrap_or(STALL + Duration::from_secs(held >> 20));
@@ -122,8 +132,8 @@ pub(crate) async fn export_tuned(
     match export.insist(cancel, stall, patience.unwrap_or_default()).await {
         Err(error) if error.kind() == Kind::FrozenStateGone => {
             // What was read of it is worth nothing any more. The failure to remove it must not hide why.
-            if let Err(second) = export.discard().await {
-                tracing::warn!(object = %export.object, error = %second, "the upload of a lost frozen state stays for now");
+            if let Err(second) = export.object.discard().await {
+                tracing::warn!(object = %export.object.name, error = %second, "the upload of a lost frozen state stays for now");
             }
             Err(error)
         }
@@ -133,13 +143,10 @@ pub(crate) async fn export_tuned(
 
 struct Export<'a> {
     source: &'a dyn DiskSource,
-    store: &'a dyn StagingStore,
-    spec: &'a ExportSpec,
     progress: &'a Progress,
     map: AllocationMap,
     body: Body,
-    plan: Plan,
-    object: String,
+    object: Object<'a>,
 }
 
 /// How the object comes about.
@@ -150,28 +157,20 @@ enum Body {
     Vmdk(Writer),
 }
 
+impl Body {
+    fn fingerprint(&self) -> String {
+        match self {
+            Self::Planned(layout) => layout.fingerprint(),
+            Self::Vmdk(writer) => writer.fingerprint(),
+        }
+    }
+}
+
 /// What a pass leaves when it came to the end.
 struct Passed {
     parts: Vec<Part>,
     journal: Journal,
     hashes: Hashes,
-}
-
-/// Where an export stands when it starts.
-enum Start {
-    /// The object is there.
-    Done(Report),
-    /// An upload is to be gone on with, or was just begun.
-    Upload(Box<Found>),
-}
-
-/// An upload that is under way.
-struct Found {
-    journal: Journal,
-    id: UploadId,
-    arrived: BTreeMap<u32, Part>,
-    /// Whether the store lists what arrived.
-    listed: bool,
 }
 
 impl Export<'_> {
@@ -195,7 +194,7 @@ impl Export<'_> {
     }
 
     async fn run(&self, cancel: &CancellationToken, stall: Duration) -> Result<Report, Error> {
-        let found = match self.within(self.start()).await? {
+        let found = match self.object.within(self.object.start()).await? {
             Start::Done(report) => {
                 self.progress.start(report.len, report.len);
                 return Ok(report);
@@ -203,39 +202,44 @@ impl Export<'_> {
             Start::Upload(found) => *found,
         };
         let id = found.id.clone();
-        let done = found.arrived.keys().map(|number| self.plan.part_len(*number)).sum();
-        self.progress.start(self.plan.len, done);
+        let done = found
+            .arrived
+            .keys()
+            .map(|number| self.object.plan.part_len(*number))
+            .sum();
+        self.progress.start(self.object.plan.len, done);
         let mut parts: Vec<Part> = found.arrived.values().cloned().collect();
         let mut journal = found.journal.clone();
         if journal.sealed.is_none() {
             let pass = Box::pin(self.pass(found, cancel));
-            let passed = self.progress.watch(&self.object, stall, pass).await?;
+            let passed = self.progress.watch(&self.object.name, stall, pass).await?;
             let hashes = passed.hashes;
             (parts, journal) = (passed.parts, passed.journal);
-            self.within(async {
-                let held = self.source.finish().await;
-                held.map_err(|error| error::source(error, &self.object))
-            })
-            .await?;
+            self.object
+                .within(async {
+                    let held = self.source.finish().await;
+                    held.map_err(|error| error::source(error, &self.object.name))
+                })
+                .await?;
             journal.sealed = Some(Seal {
                 len: hashes.read(),
                 checksum: hashes.object.unwrap_or_default().finish(),
                 content_digest: hashes.content.finish(),
                 version: None,
             });
-            journal.save(self.store, &self.spec.object).await?;
+            journal.save(self.object.store, &self.object.spec.object).await?;
         }
-        self.complete(journal, &id, &parts).await
+        self.object.complete(self.progress, journal, &id, &parts).await
     }
 
     /// Makes the whole object, or what is missing of it, hashes it and puts the missing parts.
     async fn pass(&self, found: Found, cancel: &CancellationToken) -> Result<Passed, Error> {
         let expected = |len, guest| self.expected(len, guest);
         let to = Destination {
-            store: self.store,
-            key: &self.spec.object,
+            store: self.object.store,
+            key: &self.object.spec.object,
             id: &found.id,
-            plan: self.plan,
+            plan: self.object.plan,
             listed: found.listed,
             expected: &expected,
         };
@@ -262,13 +266,13 @@ impl Export<'_> {
     ) -> Result<Hashes, Error> {
         let reader = &self.reader(Some(layout));
         let from = hashes.read();
-        let Hasher { chunks, hashed, end } = Hasher::start(hashes, self.plan.part_size, self.plan.len)?;
-        let pool = Pool::new(CHUNK as usize, self.plan.chunks);
-        let places = (from..self.plan.len)
+        let Hasher { chunks, hashed, end } = Hasher::start(hashes, self.object.plan.part_size, self.object.plan.len)?;
+        let pool = Pool::new(CHUNK as usize, self.object.plan.chunks);
+        let places = (from..self.object.plan.len)
             .step_by(CHUNK as usize)
-            .map(|at| (at, CHUNK.min(self.plan.len - at)));
+            .map(|at| (at, CHUNK.min(self.object.plan.len - at)));
         let read = |offset, bufs| single(bufs, async move |buf| reader.chunk(offset, buf).await).boxed();
-        let feed = feed(places, pool, read, chunks, cancel, &self.object);
+        let feed = feed(places, pool, read, chunks, cancel, &self.object.name);
         let (read, put) = tokio::join!(feed, upload.run(hashed, cancel));
         // A failure to read ends the upload, too, so it is the one to tell.
         read?;
@@ -286,13 +290,13 @@ impl Export<'_> {
     ) -> Result<Hashes, Error> {
         let reader = &self.reader(None);
         let from = writer.next_guest();
-        let parts = Pool::new(CHUNK as usize, self.plan.chunks);
-        let Packing { chunks, hashed, end } = Packing::start(writer, hashes, self.plan.part_size, parts)?;
-        let pool = Pool::new(CHUNK as usize, Plan::for_packing(self.spec.memory));
+        let parts = Pool::new(CHUNK as usize, self.object.plan.chunks);
+        let Packing { chunks, hashed, end } = Packing::start(writer, hashes, self.object.plan.part_size, parts)?;
+        let pool = Pool::new(CHUNK as usize, Plan::for_packing(self.object.spec.memory));
         let read = |guest, bufs| single(bufs, async move |buf| reader.plain(guest, buf).await).boxed();
         let places = cut(&self.map, from, u64::MAX);
         let feed = async {
-            let fed = feed(places, pool, read, chunks.clone(), cancel, &self.object).await;
+            let fed = feed(places, pool, read, chunks.clone(), cancel, &self.object.name).await;
             end.all_given(fed.is_ok());
             drop(chunks);
             fed
@@ -311,7 +315,7 @@ impl Export<'_> {
             source: self.source,
             layout,
             progress: self.progress,
-            object: &self.object,
+            object: &self.object.name,
         }
     }
 
@@ -349,7 +353,7 @@ impl Export<'_> {
         };
         let behind = writer.as_ref().is_none_or(|writer| writer.len() <= object.len());
         // The last part may be shorter, and is in the hash as it is.
-        let fits = object.len() == self.plan.start(prefix.parts) || !self.plan.exact;
+        let fits = object.len() == self.object.plan.start(prefix.parts) || !self.object.plan.exact;
         (behind && fits).then_some((object, content, writer))
     }
 
@@ -362,155 +366,8 @@ impl Export<'_> {
             .sum();
         let left = u128::from(self.map.data_bytes() - done);
         let more = left * u128::from(len) / u128::from(done.max(1));
-        u64::try_from(more).map_or(self.plan.len, |more| len.saturating_add(more).min(self.plan.len))
-    }
-
-    fn fingerprint(&self) -> String {
-        match &self.body {
-            Body::Planned(layout) => layout.fingerprint(),
-            Body::Vmdk(writer) => writer.fingerprint(),
-        }
-    }
-
-    /// Finds what earlier attempts left, and begins an upload where that is of no use.
-    async fn start(&self) -> Result<Start, Error> {
-        let key = &self.spec.object;
-        let found = Journal::load(self.store, key, &self.spec.owner).await?;
-        let head = self.store.head(key).await.map_err(staging("look up", &self.object))?;
-        let fresh = Journal::new(self.spec, self.fingerprint(), self.plan.len, self.plan.part_size);
-        let Some(mut journal) = found else {
-            return match head {
-                Some(_) => Err(taken(&self.object, "there is no journal beside it")),
-                None => self.begin(fresh).await,
-            };
-        };
-        if let Some(head) = head {
-            // The object is ours if it has the version that was recorded. A crash between the naming and the record leaves
-            // a seal without version and an upload that is gone.
-            let seal = journal.sealed.clone().filter(|seal| head.len == seal.len);
-            let ours = match seal.as_ref().map(|seal| &seal.version) {
-                Some(Some(version)) => *version == head.version,
-                Some(None) => self.is_gone(&journal).await?,
-                None => false,
-            };
-            return match seal {
-                Some(mut seal) if ours && journal.is_of(&fresh) => {
-                    seal.version = Some(head.version);
-                    journal.sealed = Some(seal.clone());
-                    journal.save(self.store, key).await?;
-                    Ok(Start::Done(Journal::report(&seal)))
-                }
-                Some(_) if ours => {
-                    // Ours, and of another point in time.
-                    self.store.delete(key).await.map_err(staging("delete", &self.object))?;
-                    self.begin(fresh).await
-                }
-                _ => Err(taken(
-                    &self.object,
-                    "it is not the one that the journal beside it tells of",
-                )),
-            };
-        }
-        if !journal.is_of(&fresh) {
-            return self.begin(fresh).await;
-        }
-        self.go_on(journal, fresh).await
-    }
-
-    async fn is_gone(&self, journal: &Journal) -> Result<bool, Error> {
-        let Some(id) = &journal.upload else { return Ok(false) };
-        let parts = self.store.parts(&self.spec.object, id).await;
-        Ok(parts.map_err(staging("look up", &self.object))? == Uploaded::Gone)
-    }
-
-    /// Goes on with the upload of the journal, if it is still there and its parts are those of our plan.
-    async fn go_on(&self, mut journal: Journal, fresh: Journal) -> Result<Start, Error> {
-        let Some(id) = journal
-            .upload
-            .clone()
-            .filter(|_| journal.part_size == self.plan.part_size)
-        else {
-            return self.begin(fresh).await;
-        };
-        let parts = self.store.parts(&self.spec.object, &id).await;
-        let (arrived, listed) = match parts.map_err(staging("look up", &self.object))? {
-            Uploaded::Gone => return self.begin(fresh).await,
-            Uploaded::Unlisted => (journal.arrived(), false),
-            Uploaded::Parts(listed) => (listed.into_iter().map(|part| (part.number, part)).collect(), true),
-        };
-        let prefix = journal.hashed.as_ref().map_or(0, |prefix| prefix.parts);
-        if !(0..prefix).all(|number| arrived.contains_key(&number)) {
-            // A part that we know of is not there: the hashes start over, the parts that are there stay.
-            journal.hashed = None;
-        }
-        let parts = |seal: &Seal| seal.len.div_ceil(self.plan.part_size) as usize;
-        journal.sealed = journal.sealed.filter(|seal| parts(seal) == arrived.len());
-        Ok(Start::Upload(Box::new(Found {
-            journal,
-            id,
-            arrived,
-            listed,
-        })))
-    }
-
-    /// Ends the uploads of earlier attempts of this migration and begins one. The journal comes first, so that whatever is
-    /// begun is known to be ours.
-    async fn begin(&self, mut journal: Journal) -> Result<Start, Error> {
-        let key = &self.spec.object;
-        self.abort().await?;
-        journal.save(self.store, key).await?;
-        let id = self
-            .store
-            .begin(key, self.plan.len, self.plan.part_size)
-            .await
-            .map_err(staging("begin", &self.object))?;
-        journal.upload = Some(id.clone());
-        journal.save(self.store, key).await?;
-        let parts = self.store.parts(key, &id).await;
-        let listed = matches!(parts.map_err(staging("look up", &self.object))?, Uploaded::Parts(_));
-        Ok(Start::Upload(Box::new(Found {
-            journal,
-            id,
-            arrived: BTreeMap::new(),
-            listed,
-        })))
-    }
-
-    /// Gives the object its name and records that.
-    async fn complete(&self, mut journal: Journal, id: &UploadId, parts: &[Part]) -> Result<Report, Error> {
-        let Some(seal) = &mut journal.sealed else {
-            return Err(Error::new(Kind::Bug, "complete", &*self.object).detail("it was not sealed"));
-        };
-        let len = seal.len;
-        self.progress.expect(len);
-        let completed = self.within(async {
-            let completed = self.store.complete(&self.spec.object, id, len, parts).await;
-            completed.map_err(staging("complete", &self.object))
-        });
-        let meta = completed.await?;
-        seal.version = Some(meta.version);
-        let seal = seal.clone();
-        journal.save(self.store, &self.spec.object).await?;
-        Ok(Journal::report(&seal))
-    }
-
-    /// Removes the upload and the journal.
-    async fn discard(&self) -> Result<(), Error> {
-        self.abort().await?;
-        let deleted = self.store.delete_note(&self.spec.object).await;
-        deleted.map_err(staging("delete the journal of", &self.object))
-    }
-
-    async fn abort(&self) -> Result<(), Error> {
-        let aborted = self.store.abort(&self.spec.object).await;
-        aborted.map_err(staging("abort the upload of", &self.object))
-    }
-
-    /// Calls of the beginning and the end, which have a limit of their own.
-    async fn within<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        tokio::time::timeout(CLOSING, work).await.unwrap_or_else(|_| {
-            Err(Error::new(Kind::Stalled, "open or close", &*self.object)
-                .detail(format!("no answer within {} minutes", CLOSING.as_secs() / 60)))
+        u64::try_from(more).map_or(self.object.plan.len, |more| {
+            len.saturating_add(more).min(self.object.plan.len)
         })
     }
 }

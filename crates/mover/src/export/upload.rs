@@ -234,7 +234,11 @@ impl<'a> Upload<'a> {
         let number = self.to.plan.part_of(chunk.offset);
         let is_missing = !self.arrived.contains_key(&number);
         if let Some(states) = states {
-            if let Some(Vmdk::Writer { guest, .. }) = states.vmdk {
+            if !self.to.plan.exact {
+                let guest = match states.vmdk {
+                    Some(Vmdk::Writer { guest, .. }) => guest,
+                    _ => 0,
+                };
                 self.progress.expect((self.to.expected)(states.object.len, guest));
             }
             self.states.insert(number, states);

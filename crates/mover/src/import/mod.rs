@@ -6,8 +6,8 @@
 mod content;
 mod journal;
 mod note;
+mod relay;
 mod staged;
-mod vmdk;
 mod write;
 
 use std::sync::Arc;
@@ -25,15 +25,16 @@ use vmferry_staging::{ObjectKey, ObjectMeta, StagingStore};
 
 use crate::chunk::{CHUNK, Chunk, cut, feed};
 use crate::error::{self, staging};
-use crate::hasher::{Hasher, Hashes, States, Vmdk};
+use crate::hasher::{Hashed, Hasher, Hashes, States, Vmdk};
 use crate::lanes;
 use crate::patience::Patience;
 use crate::progress::Progress;
+use crate::unpack::{Decoder, Name, Out, Parts, Unpacking};
 use crate::{Error, Kind, Report};
 use content::Content;
 use journal::{Journal, What};
 use note::Notes;
-use vmdk::{Decoder, Unpacking};
+use relay::Relay;
 use write::Writer;
 
 /// Bytes that are asked for at once: a request costs much, wherever the store is.
@@ -59,14 +60,56 @@ pub struct ImportSpec {
     pub content_digest: Digest,
     /// The source disk's virtual size in bytes.
     pub capacity: u64,
-    /// Format of the volume.
-    pub target_format: ImageFormat,
-    /// Virtual size of the volume in bytes, at least the source's.
-    pub target_capacity: u64,
+    /// What is written.
+    pub form: TargetForm,
     /// The volume's own name, by which an import that goes on knows it again.
     pub volume: String,
     /// Bytes of memory for its buffers; less than 24 MiB count as 24 MiB.
     pub memory: u64,
+}
+
+/// What an import writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TargetForm {
+    /// A volume's file.
+    Volume {
+        /// Its format.
+        format: ImageFormat,
+        /// Its virtual size in bytes, at least the source's.
+        capacity: u64,
+    },
+    /// The staged object as it is, front to back.
+    Object,
+}
+
+/// How the target's file comes about.
+enum Body {
+    Laid(Layout),
+    Object,
+}
+
+impl Body {
+    fn fingerprint(&self) -> String {
+        match self {
+            Self::Laid(layout) => layout.fingerprint(),
+            Self::Object => "object".to_owned(),
+        }
+    }
+}
+
+/// Where the bytes go.
+enum Output<'a> {
+    Volume(Box<Writer<'a>>),
+    Object(Relay<'a>),
+}
+
+impl Output<'_> {
+    async fn run(&mut self, hashed: mpsc::Receiver<Hashed>) -> Result<(), Error> {
+        match self {
+            Self::Volume(writer) => writer.run(hashed).await,
+            Self::Object(relay) => relay.run(hashed).await,
+        }
+    }
 }
 
 /// An import whose staged object was opened: it knows how long the volume's file will be, and what of it an earlier attempt
@@ -79,7 +122,7 @@ pub struct Import {
     content: Content,
     /// Where on the disk there is content.
     map: AllocationMap,
-    layout: Layout,
+    body: Body,
     /// Where an earlier attempt stopped.
     journal: Option<Journal>,
     tuning: Tuning,
@@ -162,8 +205,13 @@ impl Import {
             .map_err(staging("look up", &object))?
             .ok_or_else(|| corrupt(&object).detail("it is gone"))?;
         let (content, map) = Content::open(store, spec, &meta, &object).await?;
-        let layout = Layout::new(spec.target_format, &map, spec.target_capacity)
-            .map_err(|error| Error::new(Kind::Image(error.kind()), "lay out the volume for", &*object).source(error))?;
+        let wrong = |error: vmferry_image::Error| {
+            Error::new(Kind::Image(error.kind()), "lay out the volume for", &*object).source(error)
+        };
+        let body = match spec.form {
+            TargetForm::Volume { format, capacity } => Body::Laid(Layout::new(format, &map, capacity).map_err(wrong)?),
+            TargetForm::Object => Body::Object,
+        };
         let found = Journal::load(&**store, &spec.object).await?;
         let mut import = Self {
             store: Arc::clone(store),
@@ -172,7 +220,7 @@ impl Import {
             meta,
             content,
             map,
-            layout,
+            body,
             journal: None,
             tuning: Tuning::default(),
         };
@@ -185,14 +233,17 @@ impl Import {
         What {
             object_version: self.meta.version.clone(),
             checksum: self.spec.checksum,
-            layout: self.layout.fingerprint(),
+            layout: self.body.fingerprint(),
             volume: self.spec.volume.clone(),
         }
     }
 
-    /// Length of the volume's file in bytes.
+    /// Length in bytes of what is written.
     pub fn target_len(&self) -> u64 {
-        self.layout.len()
+        match &self.body {
+            Body::Laid(layout) => layout.len(),
+            Body::Object => self.meta.len,
+        }
     }
 
     /// How many bytes of the volume's file an earlier attempt wrote: they must be kept by the sink that is given to
@@ -241,8 +292,11 @@ impl Import {
             last: (Instant::now(), read),
             keeps: true,
         };
-        let mut writer = Writer::new(&self.layout, progress, place.written, notes);
-        self.all(&mut place, &mut writer, progress, cancel).await?;
+        let mut output = match &self.body {
+            Body::Laid(layout) => Output::Volume(Box::new(Writer::new(layout, progress, place.written, notes))),
+            Body::Object => Output::Object(Relay { sink: &*sink, progress }),
+        };
+        self.all(&mut place, &mut output, progress, cancel).await?;
         let checksum = place.hashes.object.unwrap_or_default().finish();
         let content_digest = place.hashes.content.finish();
         let same = self
@@ -250,8 +304,10 @@ impl Import {
             .and_then(|()| self.compare("content digest", content_digest, self.spec.content_digest));
         if same.is_ok() {
             let finished = async {
-                writer.finish().await?;
-                let finished = sink.finish(self.layout.len()).await;
+                if let Output::Volume(writer) = &mut output {
+                    writer.finish().await?;
+                }
+                let finished = sink.finish(self.target_len()).await;
                 finished.map_err(|error| error::target(error, "the volume"))
             };
             tokio::time::timeout(CLOSING, finished)
@@ -288,6 +344,14 @@ impl Import {
         }
     }
 
+    fn name(&self) -> Name {
+        let object = self.object.clone();
+        Name {
+            object,
+            damaged: corrupt,
+        }
+    }
+
     fn patience(&self) -> Patience {
         let (tries, first) = self.tuning.patience;
         Patience::new(tries, first)
@@ -305,7 +369,7 @@ impl Import {
                     object: Some(ObjectHash::default()),
                     content: ContentDigest::new(self.spec.capacity),
                 },
-                decoder: matches!(self.content, Content::Packed(_)).then(|| Decoder::new(&self.object)),
+                decoder: matches!(self.content, Content::Packed(_)).then(|| Decoder::new(self.name())),
                 written: 0,
             }),
         }
@@ -316,7 +380,7 @@ impl Import {
         let (hashes, written) = (journal.hashes()?, journal.written);
         let (decoder, until) = match (&self.content, &journal.states.vmdk) {
             (Content::Packed(_), Some(Vmdk::Reader { state, guest })) => {
-                (Some(Decoder::restore(&self.object, state, *guest)?), *guest)
+                (Some(Decoder::restore(self.name(), state, *guest)?), *guest)
             }
             (Content::Packed(_), _) => return None,
             (Content::Runs(_), _) => (None, 0),
@@ -367,14 +431,14 @@ impl Import {
     async fn all(
         &self,
         place: &mut Place,
-        writer: &mut Writer<'_>,
+        output: &mut Output<'_>,
         progress: &Progress,
         cancel: &CancellationToken,
     ) -> Result<(), Error> {
         let mut patience = self.patience();
         loop {
             let stop = cancel.child_token();
-            let pass = self.pass(place, writer, progress, &stop);
+            let pass = self.pass(place, output, progress, &stop);
             let Some(outcome) = progress
                 .watch_stopping(&self.object, self.tuning.stall, &stop, pass)
                 .await
@@ -384,7 +448,9 @@ impl Import {
             };
             let Err(error) = outcome else { return Ok(()) };
             if let Err(error) = patience.after(error, progress, cancel).await {
-                self.leave(place, writer, &error).await;
+                if let Output::Volume(writer) = output {
+                    self.leave(place, writer, &error).await;
+                }
                 return Err(error);
             }
         }
@@ -405,13 +471,13 @@ impl Import {
     async fn pass(
         &self,
         place: &mut Place,
-        writer: &mut Writer<'_>,
+        output: &mut Output<'_>,
         progress: &Progress,
         stop: &CancellationToken,
     ) -> Result<(), Error> {
         match place.decoder.take() {
-            Some(decoder) => self.unpack(place, decoder, writer, progress, stop).await,
-            None => self.copy(place, writer, progress, stop).await,
+            Some(decoder) => self.unpack(place, decoder, output, progress, stop).await,
+            None => self.copy(place, output, progress, stop).await,
         }
     }
 
@@ -419,14 +485,14 @@ impl Import {
     async fn copy(
         &self,
         place: &mut Place,
-        writer: &mut Writer<'_>,
+        output: &mut Output<'_>,
         progress: &Progress,
         stop: &CancellationToken,
     ) -> Result<(), Error> {
         let (mark, len) = (self.tuning.mark, self.meta.len);
         let Hasher { chunks, hashed, end } = Hasher::start(place.hashes.clone(), mark, len)?;
         let feed = self.feed(place.read(), chunks, self.chunks(), progress, stop);
-        let (read, written) = tokio::join!(feed, writer.run(hashed));
+        let (read, written) = tokio::join!(feed, output.run(hashed));
         // Whatever was hashed was written.
         place.hashes = end.hashes().await?;
         written?;
@@ -438,23 +504,27 @@ impl Import {
         &self,
         place: &mut Place,
         decoder: Decoder,
-        writer: &mut Writer<'_>,
+        output: &mut Output<'_>,
         progress: &Progress,
         stop: &CancellationToken,
     ) -> Result<(), Error> {
         let (from, half) = (decoder.at, self.chunks() / 2);
         let unpacked = Pool::new(CHUNK as usize, half.max(2 * lanes::count() + 2));
-        let numbers = (self.tuning.mark, self.meta.len, self.spec.capacity);
-        let threads = Unpacking::start(place.hashes.clone(), decoder, &self.object, numbers, &unpacked)?;
+        let (mark, len) = (self.tuning.mark, self.meta.len);
+        let out = match output {
+            Output::Volume(_) => Out::Content { mark, len },
+            Output::Object(_) => Out::File(Parts::new(len, Some(len))),
+        };
+        let threads = Unpacking::start(place.hashes.clone(), decoder, out, self.spec.capacity, &unpacked)?;
         let Unpacking { chunks, hashed, end } = threads;
         let feed = self.feed(from, chunks, half, progress, stop);
-        let (read, written) = tokio::join!(feed, writer.run(hashed));
+        let (read, written) = tokio::join!(feed, output.run(hashed));
         let (hashes, decoder, outcome) = end.place().await?;
         place.hashes = hashes;
         written?;
         outcome?;
         if read.is_ok() && decoder.at == self.meta.len {
-            return decoder.finish(&self.object);
+            return decoder.finish().map(drop);
         }
         place.decoder = Some(decoder);
         read

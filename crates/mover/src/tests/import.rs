@@ -10,7 +10,7 @@ use vmferry_staging::StagingStore;
 
 use super::support::*;
 use crate::import::Tuning;
-use crate::{Error, Import, ImportSpec, Kind, Progress, Report};
+use crate::{Error, Import, ImportSpec, Kind, Progress, Report, TargetForm};
 
 const CAPACITY: u64 = 40 * MIB;
 /// Not whole leaves, and holes within leaves.
@@ -27,6 +27,13 @@ const OFTEN: Tuning = Tuning {
     note: MIB,
     mark: MIB,
 };
+
+fn format_of(spec: &ImportSpec) -> ImageFormat {
+    match spec.form {
+        TargetForm::Volume { format, .. } => format,
+        TargetForm::Object => spec.staged_format,
+    }
+}
 
 /// A disk that is staged.
 struct Staged {
@@ -79,7 +86,7 @@ impl Staged {
             (got.checksum, got.content_digest, got.len),
             (self.report.checksum, self.report.content_digest, self.report.len)
         );
-        same_disk(&self.volume(), self.spec.target_format, &self.raw);
+        same_disk(&self.volume(), format_of(&self.spec), &self.raw);
         assert_eq!(self.lab.staged(), [".disk-0.note", "disk-0", "migration", "ns"]);
     }
 }
@@ -191,11 +198,17 @@ async fn only_the_same_import_is_gone_on_with() {
             ..staged.spec.clone()
         },
         ImportSpec {
-            target_format: Qcow2,
+            form: TargetForm::Volume {
+                format: Qcow2,
+                capacity: CAPACITY,
+            },
             ..staged.spec.clone()
         },
         ImportSpec {
-            target_capacity: CAPACITY + MIB,
+            form: TargetForm::Volume {
+                format: format_of(&staged.spec),
+                capacity: CAPACITY + MIB,
+            },
             ..staged.spec.clone()
         },
         ImportSpec {

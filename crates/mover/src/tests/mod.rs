@@ -2,5 +2,6 @@
 
 mod import;
 mod resume;
+mod streams;
 mod support;
 mod transfer;

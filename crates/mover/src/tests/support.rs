@@ -15,7 +15,7 @@ use vmferry_staging::{Error as StagingError, Kind as StagingKind, ObjectKey, Obj
 use vmferry_staging::{StagingStore, UploadId, Uploaded};
 
 use crate::export::{Tuning, export_tuned};
-use crate::{Error, ExportSpec, Import, ImportSpec, Progress, Report};
+use crate::{Error, ExportSpec, Import, ImportSpec, Progress, Report, TargetForm};
 
 pub(super) use tokio_util::sync::CancellationToken;
 
@@ -469,8 +469,10 @@ pub(super) fn import_spec(export: &ExportSpec, report: &Report, capacity: u64, t
         checksum: report.checksum,
         content_digest: report.content_digest,
         capacity,
-        target_format: target,
-        target_capacity: capacity,
+        form: TargetForm::Volume {
+            format: target,
+            capacity,
+        },
         volume: "pool/volume".to_owned(),
         memory: 64 * MIB,
     }

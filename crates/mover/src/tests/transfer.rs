@@ -10,7 +10,7 @@ use vmferry_staging::StagingStore as _;
 
 use super::support::*;
 use crate::export::export_tuned;
-use crate::{Kind, Progress, verify_volume};
+use crate::{Kind, Progress, TargetForm, verify_volume};
 
 const SPREAD: [(u64, u64); 4] = [
     (0, 70_000),
@@ -50,7 +50,10 @@ async fn there_and_back(source: ImageFormat, staged: ImageFormat, target: ImageF
     same_disk(&object, staged, &raw);
 
     let mut import_spec = import_spec(&export_spec, &sent, capacity, target);
-    import_spec.target_capacity = capacity + grow;
+    import_spec.form = TargetForm::Volume {
+        format: target,
+        capacity: capacity + grow,
+    };
     let volume = lab.path("volume");
     let sink = FileSink::create(&volume, concurrency).await;
     let got = import(lab.store(), import_spec, Arc::clone(&sink)).await.unwrap();

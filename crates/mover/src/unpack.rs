@@ -1,14 +1,17 @@
 //! Reading a streamOptimized VMDK: one thread hashes it and finds its grains, several unpack them, one hashes the content.
 //!
-//! Grains must come in the order of the disk, as in all that is staged here: the volume is written front to back, and the content
-//! digest is taken on the way.
+//! What comes out is the content, for a volume, or the file itself as it came, for whoever wants just that.
+//!
+//! Grains must come in the order of the disk: the volume is written front to back, and the content digest is taken on the way.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::executor::block_on;
 use tokio::sync::{mpsc, oneshot};
-use vmferry_block::{Buf, ContentDigest, ObjectHash, ObjectState, Pool};
-use vmferry_image::vmdk::stream::{Limits, PackedGrain, Reader, ReaderState, Unpacker};
+use vmferry_block::{Buf, ContentDigest, ContentState, ObjectHash, ObjectState, Pool};
+use vmferry_image::vmdk::stream::{Facts, Limits, PackedGrain, Reader, ReaderState, Unpacker};
 
-use super::corrupt;
 use crate::Error;
 use crate::chunk::{CHUNK, Chunk, Span};
 use crate::hasher::{Hashed, Hashes, States, Vmdk, died, spawn};
@@ -17,54 +20,73 @@ use crate::lanes::{Gather, spread};
 /// Chunks that may wait on either side.
 const QUEUE: usize = 2;
 
+/// What a file is, for messages.
+#[derive(Clone)]
+pub(crate) struct Name {
+    /// Its name.
+    pub(crate) object: String,
+    /// The failure of a file that is not what it should be.
+    pub(crate) damaged: fn(&str) -> Error,
+}
+
+impl Name {
+    fn damaged(&self) -> Error {
+        (self.damaged)(&self.object)
+    }
+}
+
 /// A VMDK as far as it was read.
-pub(super) struct Decoder {
+pub(crate) struct Decoder {
+    name: Name,
     reader: Reader,
     /// The next byte of the object that the reader takes. The object's hash may be ahead of it.
-    pub(super) at: u64,
+    pub(crate) at: u64,
     /// Where on the disk the next grain may start.
     next: u64,
 }
 
 impl Decoder {
     /// From the front.
-    pub(super) fn new(object: &str) -> Self {
+    pub(crate) fn new(name: Name) -> Self {
         Self {
-            reader: Reader::new(object, Limits::default()),
+            reader: Reader::new(&name.object, Limits::default()),
+            name,
             at: 0,
             next: 0,
         }
     }
 
     /// From where another one stopped.
-    pub(super) fn restore(object: &str, state: &ReaderState, guest: u64) -> Option<Self> {
+    pub(crate) fn restore(name: Name, state: &ReaderState, guest: u64) -> Option<Self> {
         Some(Self {
-            reader: Reader::restore(object, Limits::default(), state)?,
+            reader: Reader::restore(&name.object, Limits::default(), state)?,
+            name,
             at: state.at,
             next: guest,
         })
     }
 
     /// Where it stands; `guest` bytes of the disk came.
-    pub(super) fn save(&self, guest: u64) -> Vmdk {
+    pub(crate) fn save(&self, guest: u64) -> Vmdk {
         let state = Box::new(self.reader.save());
         Vmdk::Reader { state, guest }
     }
 
-    /// The end of the object.
-    pub(super) fn finish(self, object: &str) -> Result<(), Error> {
-        let end = self.reader.finish().map(drop);
-        end.map_err(|error| corrupt(object).source(error))
+    /// The end of the object: what is known of a file that is whole.
+    pub(crate) fn finish(self) -> Result<Facts, Error> {
+        let end = self.reader.finish();
+        end.map_err(|error| self.name.damaged().source(error))
     }
 
     /// Takes the next bytes of the object, and gives their grains.
-    fn push(&mut self, object: &str, bytes: &[u8], grains: &mut Vec<PackedGrain>) -> Result<(), Error> {
+    fn push(&mut self, bytes: &[u8], grains: &mut Vec<PackedGrain>) -> Result<(), Error> {
         let pushed = self.reader.push(bytes, grains);
-        pushed.map_err(|error| corrupt(object).source(error))?;
+        pushed.map_err(|error| self.name.damaged().source(error))?;
         self.at += bytes.len() as u64;
         for grain in grains.iter() {
             if grain.guest < self.next || u64::from(grain.len) > CHUNK {
-                return Err(corrupt(object).detail(format!("the grain at {} of the disk is out of order", grain.guest)));
+                let detail = format!("the grain at {} of the disk is out of order", grain.guest);
+                return Err(self.name.damaged().detail(detail));
             }
             self.next = grain.guest + u64::from(grain.len);
         }
@@ -84,24 +106,58 @@ struct Batch {
 /// The same, unpacked.
 type Unpacked = Result<(Chunk, u64, Option<(ObjectState, ReaderState)>), Error>;
 
+/// What comes out.
+pub(crate) enum Out {
+    /// The content of the disk. There is a mark at every multiple of so many bytes of the object, and at its end.
+    Content { mark: u64, len: u64 },
+    /// The file as it came.
+    File(Parts),
+}
+
+/// Where the parts end of a file that is passed on.
+#[derive(Clone)]
+pub(crate) struct Parts {
+    /// Size of every part but the last.
+    pub(crate) size: u64,
+    /// Length of the file, `u64::MAX` while nobody knows it; set before its last chunk is given.
+    pub(crate) len: Arc<AtomicU64>,
+    /// Up to where on the disk the file was read.
+    pub(crate) guest: Arc<AtomicU64>,
+}
+
+impl Parts {
+    /// Parts of a file whose length may not be known.
+    pub(crate) fn new(size: u64, len: Option<u64>) -> Self {
+        Self {
+            size,
+            len: Arc::new(AtomicU64::new(len.unwrap_or(u64::MAX))),
+            guest: Arc::default(),
+        }
+    }
+
+    fn end_at(&self, at: u64) -> bool {
+        at.is_multiple_of(self.size) || at == self.len.load(Ordering::Acquire)
+    }
+}
+
 /// The threads that read the file.
-pub(super) struct Unpacking {
+pub(crate) struct Unpacking {
     /// Takes chunks of the object in order. Dropping it ends the threads.
-    pub(super) chunks: Vec<mpsc::Sender<Chunk>>,
-    /// Gives the content in order.
-    pub(super) hashed: mpsc::Receiver<Hashed>,
-    pub(super) end: End,
+    pub(crate) chunks: Vec<mpsc::Sender<Chunk>>,
+    /// Gives what comes out in order.
+    pub(crate) hashed: mpsc::Receiver<Hashed>,
+    pub(crate) end: End,
 }
 
 /// What the threads leave.
-pub(super) struct End {
+pub(crate) struct End {
     front: oneshot::Receiver<(ObjectHash, Decoder, Result<(), Error>)>,
     back: oneshot::Receiver<(ContentDigest, Result<(), Error>)>,
 }
 
 impl End {
     /// How far everything came that was given, and what was wrong with it.
-    pub(super) async fn place(self) -> Result<(Hashes, Decoder, Result<(), Error>), Error> {
+    pub(crate) async fn place(self) -> Result<(Hashes, Decoder, Result<(), Error>), Error> {
         let (Ok((object, decoder, front)), Ok((content, back))) = (self.front.await, self.back.await) else {
             return Err(died());
         };
@@ -111,37 +167,35 @@ impl End {
 }
 
 impl Unpacking {
-    /// Starts the threads where `hashes` and `decoder` are. There is a mark at every multiple of `mark`, and at the object's
-    /// end at `len`.
-    pub(super) fn start(
-        hashes: Hashes,
-        decoder: Decoder,
-        object: &str,
-        (mark, len, capacity): (u64, u64, u64),
-        pool: &Pool,
-    ) -> Result<Self, Error> {
+    /// Starts the threads where `hashes` and `decoder` are, for a disk of `capacity` bytes. Its content is unpacked into buffers
+    /// of `pool`.
+    pub(crate) fn start(hashes: Hashes, decoder: Decoder, out: Out, capacity: u64, pool: &Pool) -> Result<Self, Error> {
         let (chunks, incoming) = mpsc::channel(QUEUE);
         let (send, hashed) = mpsc::channel(QUEUE);
         let (leave_front, front) = oneshot::channel();
         let (leave_back, back) = oneshot::channel();
-        let (pool, name) = (pool.clone(), object.to_owned());
+        let (pool, name) = (pool.clone(), decoder.name.clone());
         let make = move || {
-            let (mut unpacker, pool, object) = (Unpacker::new(), pool.clone(), name.clone());
-            move |batch: Batch| unpack(&mut unpacker, &pool, &object, batch)
+            let (mut unpacker, pool, name) = (Unpacker::new(), pool.clone(), name.clone());
+            move |batch: Batch| unpack(&mut unpacker, &pool, &name, batch)
         };
         let (ways, unpacked) = spread("unpack", make)?;
+        let content = hashes.content;
+        let (pass, send) = match &out {
+            Out::File(_) => (Some(send), None),
+            Out::Content { .. } => (None, Some(send)),
+        };
         let first = Front {
             object: hashes.object.unwrap_or_default(),
             decoder,
-            name: object.to_owned(),
-            mark,
-            len,
+            out,
+            pass,
+            content: content.save(),
         };
-        let content = hashes.content;
         // Nobody may be there any more to hear what they leave.
         spawn("read-vmdk", move || drop(leave_front.send(first.run(incoming, &ways))))?;
         spawn("hash-content", move || {
-            drop(leave_back.send(hash(content, capacity, unpacked, &send)));
+            drop(leave_back.send(hash(content, capacity, unpacked, send.as_ref())));
         })?;
         let end = End { front, back };
         let chunks = vec![chunks];
@@ -153,9 +207,11 @@ impl Unpacking {
 struct Front {
     object: ObjectHash,
     decoder: Decoder,
-    name: String,
-    mark: u64,
-    len: u64,
+    out: Out,
+    /// Where the file goes that is passed on.
+    pass: Option<mpsc::Sender<Hashed>>,
+    /// What stands for the content's hash at the end of a part of such a file: nobody goes on from there.
+    content: ContentState,
 }
 
 impl Front {
@@ -169,11 +225,14 @@ impl Front {
         'chunks: while let Some(chunk) = incoming.blocking_recv() {
             match self.batches(&chunk) {
                 Ok(batches) => {
-                    drop(chunk);
+                    let takes_more = self.pass_on(chunk);
                     for (batch, way) in batches.into_iter().zip(&mut turns) {
                         if way.blocking_send(batch).is_err() {
                             break 'chunks;
                         }
+                    }
+                    if !takes_more {
+                        break;
                     }
                 }
                 Err(error) => {
@@ -191,7 +250,7 @@ impl Front {
         let new = end.saturating_sub(before).min(chunk.buf.len() as u64);
         self.object.update(&chunk.buf[chunk.buf.len() - new as usize..]);
         let mut grains = Vec::new();
-        self.decoder.push(&self.name, &chunk.buf, &mut grains)?;
+        self.decoder.push(&chunk.buf, &mut grains)?;
         let mut batches = vec![Batch::new()];
         let mut filled = 0;
         for grain in grains {
@@ -204,12 +263,30 @@ impl Front {
                 batch.grains.push(grain);
             }
         }
-        let at_mark = new > 0 && (end == self.len || end / self.mark > before / self.mark);
+        let at_mark = match self.out {
+            Out::Content { mark, len } => new > 0 && (end == len || end / mark > before / mark),
+            Out::File(_) => false,
+        };
         if let Some(last) = batches.last_mut() {
             last.done = new;
             last.mark = at_mark.then(|| (self.object.save(), self.decoder.reader.save()));
         }
         Ok(batches)
+    }
+
+    /// Passes the chunk on, where it is the file that comes out. Says whether anybody takes more.
+    fn pass_on(&self, chunk: Chunk) -> bool {
+        let (Some(pass), Out::File(parts)) = (&self.pass, &self.out) else {
+            return true;
+        };
+        parts.guest.store(self.decoder.next, Ordering::Relaxed);
+        let states = parts.end_at(chunk.end()).then(|| States {
+            object: self.object.save(),
+            content: self.content.clone(),
+            vmdk: None,
+        });
+        let done = chunk.buf.len() as u64;
+        pass.blocking_send(Hashed { chunk, done, states }).is_ok()
     }
 }
 
@@ -223,7 +300,7 @@ impl Batch {
     }
 }
 
-fn unpack(unpacker: &mut Unpacker, pool: &Pool, object: &str, batch: Batch) -> Unpacked {
+fn unpack(unpacker: &mut Unpacker, pool: &Pool, name: &Name, batch: Batch) -> Unpacked {
     let len: usize = batch.grains.iter().map(|grain| grain.len as usize).sum();
     let mut buf = if len == 0 {
         Buf::alone(0)
@@ -233,7 +310,7 @@ fn unpack(unpacker: &mut Unpacker, pool: &Pool, object: &str, batch: Batch) -> U
     let (mut at, mut spans) = (0, Vec::<Span>::new());
     for grain in &batch.grains {
         let got = unpacker.unpack(grain, &mut buf[at..]);
-        let len = got.map_err(|error| corrupt(object).source(error))?;
+        let len = got.map_err(|error| name.damaged().source(error))?;
         match spans.last_mut() {
             Some(last) if last.guest + last.len as u64 == grain.guest => last.len += len,
             _ => spans.push(Span {
@@ -253,7 +330,7 @@ fn hash(
     mut content: ContentDigest,
     capacity: u64,
     mut unpacked: Gather<Unpacked>,
-    send: &mpsc::Sender<Hashed>,
+    send: Option<&mpsc::Sender<Hashed>>,
 ) -> (ContentDigest, Result<(), Error>) {
     while let Some(next) = unpacked.next() {
         let (mut chunk, done, mark) = match next {
@@ -265,6 +342,7 @@ fn hash(
             span.len = span.len.min(capacity.saturating_sub(span.guest) as usize);
             content.data(span.guest, &chunk.buf[span.at..span.at + span.len]);
         }
+        let Some(send) = send else { continue };
         let states = mark.map(|(object, reader)| States {
             object,
             content: content.save(),

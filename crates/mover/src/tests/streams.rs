@@ -1,0 +1,295 @@
+//! Disks that come as streams, and staged objects that are handed on as they are.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use futures::FutureExt as _;
+use tokio_util::sync::CancellationToken;
+use vmferry_block::Buf;
+use vmferry_image::ImageFormat::{self, Qcow2, Raw, Vmdk};
+use vmferry_provider::{DiskSink, DiskStream};
+use vmferry_staging::StagingStore as _;
+
+use super::support::*;
+use crate::export::{Tuning, stream_tuned};
+use crate::{Error, Import, Kind, Progress, Report, TargetForm};
+
+const CAPACITY: u64 = 20 * MIB;
+const EXTENTS: [(u64, u64); 4] = [
+    (0, 70_000),
+    (5 * MIB + 4096, 3 * MIB),
+    (9 * MIB, 512),
+    (20 * MIB - 512, 512),
+];
+
+/// A file that is sent front to back, in pieces as the network has them.
+struct Sent {
+    bytes: Vec<u8>,
+    at: usize,
+    finish: Option<vmferry_provider::Kind>,
+}
+
+#[async_trait]
+impl DiskStream for Sent {
+    fn capacity(&self) -> u64 {
+        CAPACITY
+    }
+
+    async fn read(&mut self, mut buf: Buf) -> Result<Buf, vmferry_provider::Error> {
+        let len = buf.len().min(self.bytes.len() - self.at);
+        buf.set_len(len);
+        buf.copy_from_slice(&self.bytes[self.at..self.at + len]);
+        self.at += len;
+        Ok(buf)
+    }
+
+    async fn finish(self: Box<Self>) -> Result<(), vmferry_provider::Error> {
+        match self.finish {
+            Some(kind) => Err(vmferry_provider::Error::new(kind, "finish", "the stream")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A streamOptimized VMDK as QEMU makes it, of a disk that is not all data.
+fn made(lab: &Lab) -> (PathBuf, Vec<u8>) {
+    let raw = lab.disk("disk.raw", CAPACITY, &EXTENTS, 1);
+    let vmdk = lab.path("disk.vmdk");
+    let paths = [raw.to_str().unwrap(), vmdk.to_str().unwrap()];
+    qemu_img(&[
+        "convert",
+        "-f",
+        "raw",
+        "-O",
+        "vmdk",
+        "-o",
+        "subformat=streamOptimized",
+        paths[0],
+        paths[1],
+    ]);
+    (raw, std::fs::read(vmdk).unwrap())
+}
+
+/// Exports what `make` gives each time that the stream is opened.
+async fn export_of(
+    store: &dyn vmferry_staging::StagingStore,
+    make: impl Fn(usize) -> Sent + Send + Sync,
+    tuning: Tuning,
+) -> (usize, Result<Report, Error>) {
+    let opened = AtomicUsize::new(0);
+    let open = || {
+        let stream = make(opened.fetch_add(1, Ordering::SeqCst));
+        async move { Ok(Box::new(stream) as Box<dyn DiskStream>) }.boxed()
+    };
+    let (progress, cancel) = (Progress::default(), CancellationToken::new());
+    let report = stream_tuned(&open, store, &spec(Vmdk, "frozen-1"), &progress, &cancel, tuning).await;
+    (opened.into_inner(), report)
+}
+
+fn whole(bytes: &[u8]) -> Sent {
+    Sent {
+        bytes: bytes.to_vec(),
+        at: 0,
+        finish: None,
+    }
+}
+
+/// A sink that takes bytes in order, and each once.
+#[derive(Default)]
+struct InOrder {
+    bytes: Mutex<Vec<u8>>,
+    finished: Mutex<Option<u64>>,
+}
+
+#[async_trait]
+impl DiskSink for InOrder {
+    fn concurrency(&self) -> usize {
+        1
+    }
+
+    async fn write(&self, offset: u64, buf: Buf) -> Result<(), vmferry_provider::Error> {
+        let mut bytes = self.bytes.lock().unwrap();
+        assert_eq!(offset, bytes.len() as u64, "out of order");
+        bytes.extend_from_slice(&buf);
+        Ok(())
+    }
+
+    async fn finish(&self, len: u64) -> Result<(), vmferry_provider::Error> {
+        *self.finished.lock().unwrap() = Some(len);
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_is_staged_as_it_is_and_arrives() {
+    let lab = Lab::new();
+    let (raw, bytes) = made(&lab);
+    let (opened, sent) = export_of(&*lab.store(), |_| whole(&bytes), SMALL).await;
+    let sent = sent.unwrap();
+    assert_eq!(
+        (opened, sent.len, sent.moved),
+        (1, bytes.len() as u64, bytes.len() as u64)
+    );
+    assert!(std::fs::read(lab.path("staging/ns/migration/disk-0")).unwrap() == bytes);
+
+    // The same disk, read at any offset, has the same content.
+    let other = Lab::new();
+    let random = export(&*FileSource::raw(&raw).await, &*other.store(), &spec(Qcow2, "frozen-1"))
+        .await
+        .unwrap();
+    assert_eq!(sent.content_digest, random.content_digest);
+
+    for target in [Raw, Qcow2] {
+        let spec = import_spec(&spec(Vmdk, "frozen-1"), &sent, CAPACITY, target);
+        let volume = lab.path("volume");
+        let sink = FileSink::anew(&volume, 4).await;
+        let got = import(lab.store(), spec, sink).await.unwrap();
+        assert_eq!((got.checksum, got.content_digest), (sent.checksum, sent.content_digest));
+        same_disk(&volume, target, &raw);
+    }
+
+    // It is there, so nothing is read again.
+    let (_, again) = export_of(&*lab.store(), |_| whole(b""), SMALL).await;
+    assert_eq!(again.unwrap(), Report { moved: 0, ..sent });
+}
+
+/// At each length that a cut may leave: within the header, a grain, the tables, right before the end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_ends_early_or_is_damaged_is_no_object() {
+    let lab = Lab::new();
+    let (_, bytes) = made(&lab);
+    let len = bytes.len();
+    for cut in [0, 100, 512, 70_000, len / 2, MIB as usize, len - len % MIB as usize] {
+        let (_, sent) = export_of(&*lab.store(), |_| whole(&bytes[..cut]), SMALL).await;
+        let error = sent.unwrap_err();
+        assert_eq!(
+            error.kind(),
+            Kind::Source(vmferry_provider::Kind::Failed),
+            "{cut}: {error}"
+        );
+        assert!(!lab.path("staging/ns/migration/disk-0").exists(), "{cut}");
+    }
+    let mut damaged = bytes.clone();
+    for byte in &mut damaged[len / 2..len / 2 + 64] {
+        *byte ^= 0x55;
+    }
+    let (_, sent) = export_of(&*lab.store(), |_| whole(&damaged), SMALL).await;
+    assert_eq!(sent.unwrap_err().kind(), Kind::Source(vmferry_provider::Kind::Failed));
+    let (_, sent) = export_of(&*lab.store(), |_| whole(&bytes), SMALL).await;
+    assert_eq!(sent.unwrap().len, len as u64);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_that_did_not_hold_leaves_nothing() {
+    let lab = Lab::new();
+    let (_, bytes) = made(&lab);
+    let gone = |_| Sent {
+        finish: Some(vmferry_provider::Kind::FrozenStateGone),
+        ..whole(&bytes)
+    };
+    let (_, sent) = export_of(&*lab.store(), gone, SMALL).await;
+    assert_eq!(sent.unwrap_err().kind(), Kind::FrozenStateGone);
+    assert!(
+        lab.staged().iter().all(|name| !name.contains("disk-0")),
+        "{:?}",
+        lab.staged()
+    );
+}
+
+/// The store fails once, at each of its changing calls in turn: the stream is read again from its front.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_fails_in_between_gets_it_once_more() {
+    let disks = Lab::new();
+    let (_, bytes) = made(&disks);
+    let tuning = Tuning {
+        patience: Some((2, std::time::Duration::from_millis(1))),
+        ..SMALL
+    };
+    let mut calls = 0;
+    loop {
+        let lab = Lab::new();
+        let once = Ways {
+            one_of: i64::MAX,
+            ..Ways::default()
+        };
+        let store = Faulty::new(lab.store(), calls, Fault::Before).with(once);
+        let (opened, sent) = export_of(&store, |_| whole(&bytes), tuning).await;
+        assert_eq!(sent.unwrap().len, bytes.len() as u64, "{calls}");
+        assert!(std::fs::read(lab.path("staging/ns/migration/disk-0")).unwrap() == bytes);
+        if store.faults() == 0 {
+            break;
+        }
+        assert_eq!(opened, 2, "{calls}");
+        calls += 1;
+    }
+    assert!(calls > 6, "an upload has more calls than that: {calls}");
+}
+
+async fn handed_on(lab: &Lab, raw: &Path, format: ImageFormat, reads: i64) {
+    let (spec, sink) = (spec(format, "frozen-1"), Arc::new(InOrder::default()));
+    let sent = export(&*FileSource::raw(raw).await, &*lab.store(), &spec)
+        .await
+        .unwrap();
+    let mut spec = import_spec(&spec, &sent, CAPACITY, format);
+    spec.form = TargetForm::Object;
+    let store = Arc::new(Faulty::new(lab.store(), i64::MAX, Fault::Before).fails_to_read(reads));
+    let cancel = CancellationToken::new();
+    let import = Import::open(Arc::clone(&store) as _, spec, &cancel).await.unwrap();
+    assert_eq!((import.target_len(), import.written()), (sent.len, 0));
+    let got = import
+        .run(Arc::clone(&sink) as _, &Progress::default(), &cancel)
+        .await
+        .unwrap();
+    assert_eq!(
+        (got.len, got.checksum, got.content_digest),
+        (sent.len, sent.checksum, sent.content_digest)
+    );
+    assert!(*sink.bytes.lock().unwrap() == std::fs::read(lab.path("staging/ns/migration/disk-0")).unwrap());
+    assert_eq!(*sink.finished.lock().unwrap(), Some(sent.len));
+    lab.store().delete(&import_key()).await.unwrap();
+    lab.store().delete_note(&import_key()).await.unwrap();
+}
+
+fn import_key() -> vmferry_staging::ObjectKey {
+    spec(Vmdk, "frozen-1").object
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_object_is_handed_on_byte_for_byte() {
+    let lab = Lab::new();
+    let raw = lab.disk("disk.raw", CAPACITY, &EXTENTS, 1);
+    for format in [Vmdk, Qcow2, Raw] {
+        handed_on(&lab, &raw, format, i64::MAX).await;
+        // The store's reads fail now and then.
+        handed_on(&lab, &raw, format, 2).await;
+    }
+}
+
+/// What is not what was exported is never finished.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_object_is_not_handed_on_to_its_end() {
+    let lab = Lab::new();
+    let raw = lab.disk("disk.raw", CAPACITY, &EXTENTS, 1);
+    for format in [Vmdk, Qcow2] {
+        let spec = spec(format, "frozen-1");
+        let sent = export(&*FileSource::raw(&raw).await, &*lab.store(), &spec)
+            .await
+            .unwrap();
+        let object = lab.path("staging/ns/migration/disk-0");
+        let mut bytes = std::fs::read(&object).unwrap();
+        let middle = bytes.len() - 300_000;
+        bytes[middle] ^= 1;
+        std::fs::write(&object, bytes).unwrap();
+        let mut spec = import_spec(&spec, &sent, CAPACITY, format);
+        spec.form = TargetForm::Object;
+        let (cancel, sink) = (CancellationToken::new(), Arc::new(InOrder::default()));
+        let import = Import::open(lab.store(), spec, &cancel).await.unwrap();
+        let got = import.run(Arc::clone(&sink) as _, &Progress::default(), &cancel).await;
+        assert_eq!(got.unwrap_err().kind(), Kind::StagedCorrupt);
+        assert_eq!(*sink.finished.lock().unwrap(), None);
+        lab.store().delete(&import_key()).await.unwrap();
+        lab.store().delete_note(&import_key()).await.unwrap();
+    }
+}
