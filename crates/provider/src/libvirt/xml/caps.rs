@@ -2,7 +2,7 @@
 
 use super::render::Platform;
 use super::tree::Element;
-use crate::{Accel, Error, Hardware, Kind};
+use crate::{Accel, Error, Firmware, Hardware, Kind};
 
 /// What a host can run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +67,12 @@ impl Capabilities {
         let domain_type = if has(wanted) { wanted } else { "qemu" };
         let knows = |machine: &&str| guest.machines.iter().any(|known| known == machine);
         let own = hardware.machine.as_deref();
-        let machine = own.filter(knows).or_else(|| own.and_then(family).filter(knows));
+        // Another hypervisor names none. UEFI firmware is made for this one.
+        let usual = || (own.is_none() && hardware.firmware != Firmware::Bios).then_some("q35");
+        let machine = own
+            .filter(knows)
+            .or_else(|| own.and_then(family).filter(knows))
+            .or_else(|| usual().filter(knows));
         Ok(Platform {
             domain_type,
             machine: machine.map(str::to_owned),

@@ -1,7 +1,8 @@
 //! The `<disk>` elements of a domain.
 
+use super::scsi;
 use super::tree::Element;
-use crate::{Disk, DiskBus, ImageFormat};
+use crate::{Disk, DiskBus, ImageFormat, ScsiController};
 
 /// A `<disk>` as the domain has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub struct DiskXml {
     pub mirrored: bool,
     /// `<slices>`: only a part of the file is the disk.
     pub sliced: bool,
+    /// The model of its SCSI controller, where it is on one.
+    pub controller: Option<ScsiController>,
     /// `<serial>`.
     pub serial: Option<String>,
     /// `<boot order>`, from 1.
@@ -85,8 +88,8 @@ pub struct BackingXml {
 }
 
 impl DiskXml {
-    /// Reads a `<disk>`; `None` without a target, which libvirt never writes.
-    pub(super) fn read(disk: &Element) -> Option<Self> {
+    /// Reads a `<disk>` of `<devices>`; `None` without a target, which libvirt never writes.
+    pub(super) fn read(devices: &Element, disk: &Element) -> Option<Self> {
         let target = disk.child("target")?;
         let bus_name = target.attr("bus").unwrap_or_default().to_owned();
         let source = disk.child("source");
@@ -109,6 +112,7 @@ impl DiskXml {
             encrypted: disk.child("encryption").is_some() || within("encryption"),
             mirrored: disk.child("mirror").is_some(),
             sliced: within("slices"),
+            controller: scsi::model_of(devices, disk),
             serial: disk.text_at(&["serial"]).map(str::to_owned),
             boot_order: disk
                 .attr_at(&["boot"], "order")
@@ -124,7 +128,7 @@ impl DiskXml {
         Some(Disk {
             name: self.target.clone(),
             bus: self.bus?,
-            controller: None,
+            controller: self.controller,
             format,
             capacity,
             serial: self.serial.clone(),

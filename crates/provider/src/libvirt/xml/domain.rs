@@ -42,8 +42,8 @@ impl DomainXml {
         let devices = root.child("devices");
         let mut disks: Vec<_> = devices
             .iter()
-            .flat_map(|devices| devices.all("disk"))
-            .filter_map(DiskXml::read)
+            .flat_map(|devices| devices.all("disk").map(move |disk| (devices, disk)))
+            .filter_map(|(devices, disk)| DiskXml::read(devices, disk))
             .collect();
         disk::sort(&mut disks);
         Ok(Self {

@@ -7,6 +7,7 @@ pub mod caps;
 mod disk;
 mod domain;
 mod render;
+mod scsi;
 pub mod storage;
 pub mod tree;
 

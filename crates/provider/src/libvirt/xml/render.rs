@@ -1,6 +1,7 @@
 //! The neutral model → domain XML.
 
 use super::disk::{bus_name, prefix};
+use super::scsi::{self, Controllers};
 use super::tree::{Element, XmlError};
 use super::{AGENT_CHANNEL, NAMESPACE};
 use crate::{Disk, DiskBus, Firmware, Hardware, ImageFormat, Nic, NicAttachment, Owner};
@@ -87,9 +88,15 @@ fn is_x86(hardware: &Hardware) -> bool {
     matches!(hardware.arch.as_str(), "x86_64" | "i686")
 }
 
-/// The processor. Emulation has no host processor to pass through: its counterpart is all that QEMU can emulate.
+/// The processor. Emulation has no host processor to pass through: its counterpart is all that QEMU can emulate. A VM of another
+/// hypervisor, which names neither a model nor a machine, gets the host's: libvirt's default is too old for today's systems.
 fn cpu(hardware: &Hardware, platform: &Platform) -> Option<Element> {
-    let model = hardware.cpu_model.as_deref()?;
+    let is_foreign = hardware.machine.is_none() && is_x86(hardware);
+    let default = is_foreign
+        .then_some("host-passthrough")
+        .filter(|_| platform.domain_type == "qemu");
+    let default = default.or_else(|| is_foreign.then_some("host-model"));
+    let model = hardware.cpu_model.as_deref().or(default)?;
     let cpu = Element::new("cpu");
     Some(match (model, platform.domain_type) {
         ("host-passthrough", "qemu") => cpu.with("mode", "maximum"),
@@ -105,11 +112,7 @@ fn devices(hardware: &Hardware, volumes: &[(String, ImageFormat)]) -> Element {
     let targets = targets(&hardware.disks);
     let boot = boot_orders(&hardware.disks);
     let disks = hardware.disks.iter().zip(volumes).zip(targets.iter().zip(&boot));
-    let has_scsi = hardware.disks.iter().any(|disk| disk.bus == DiskBus::Scsi);
-    let scsi = Element::new("controller")
-        .with("type", "scsi")
-        .with("index", "0")
-        .with("model", "virtio-scsi");
+    let controllers = Controllers::of(&hardware.disks);
     let serial = Element::new("serial")
         .with("type", "pty")
         .child_of(Element::new("target").with("port", "0"));
@@ -122,8 +125,10 @@ fn devices(hardware: &Hardware, volumes: &[(String, ImageFormat)]) -> Element {
             .with("name", AGENT_CHANNEL),
     );
     Element::new("devices")
-        .children_of(disks.map(|((disk, volume), (target, order))| disk_of(disk, volume, target, *order)))
-        .children_of(has_scsi.then_some(scsi))
+        .children_of(disks.enumerate().map(|(index, ((disk, volume), (target, order)))| {
+            disk_of(disk, volume, target, *order).children_of(controllers.address(index))
+        }))
+        .children_of(controllers.elements())
         .children_of(hardware.nics.iter().map(nic))
         .children_of(is_x86(hardware).then_some(serial))
         .children_of(is_x86(hardware).then_some(console))
@@ -149,7 +154,7 @@ fn disk_of(disk: &Disk, (path, format): &(String, ImageFormat), target: &str, or
         .child_of(
             Element::new("target")
                 .with("dev", target)
-                .with("bus", bus_name(disk.bus)),
+                .with("bus", bus_name(scsi::bus(disk))),
         )
         .children_of(serial)
         .children_of(boot)
@@ -159,7 +164,7 @@ fn disk_of(disk: &Disk, (path, format): &(String, ImageFormat), target: &str, or
 /// order; else the next free one.
 fn targets(disks: &[Disk]) -> Vec<String> {
     let fits = |disk: &Disk| {
-        let letters = disk.name.strip_prefix(prefix(disk.bus)).unwrap_or_default();
+        let letters = disk.name.strip_prefix(prefix(scsi::bus(disk))).unwrap_or_default();
         (1..=2).contains(&letters.len()) && letters.bytes().all(|letter| letter.is_ascii_lowercase())
     };
     let mut names: Vec<Option<String>> = vec![None; disks.len()];
@@ -173,7 +178,7 @@ fn targets(disks: &[Disk]) -> Vec<String> {
         if names[index].is_none() {
             // One more than there are disks: one of them is free.
             names[index] = (0..=disks.len())
-                .map(|number| target(disk.bus, number))
+                .map(|number| target(scsi::bus(disk), number))
                 .find(|name| !names.contains(&Some(name.clone())));
         }
     }

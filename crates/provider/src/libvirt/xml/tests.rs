@@ -256,6 +256,37 @@ fn the_first_disk_boots_where_no_order_says_otherwise() {
     assert_eq!(domain.disks[29].target, "vdad");
 }
 
+#[test]
+fn a_disk_keeps_the_controller_that_its_guest_has_a_driver_for() {
+    use crate::ScsiController::{Lsi53c1030, LsiSas1068, Pvscsi, Virtio};
+    let on = |name: &str, controller| Disk {
+        controller,
+        ..disk(name, DiskBus::Scsi, None)
+    };
+    let mut disks = vec![
+        on("scsi0:0", Some(Pvscsi)),
+        on("scsi1:0", Some(LsiSas1068)),
+        on("scsi2:0", Some(Lsi53c1030)),
+    ];
+    disks.extend((1..9).map(|number| on(&format!("scsi0:{number}"), Some(Pvscsi))));
+    disks.push(on("sdz", None));
+    let domain = rendered(&hardware(disks));
+    let found: Vec<_> = domain.disks.iter().map(|disk| (disk.bus, disk.controller)).collect();
+    let scsi = |model| (Some(DiskBus::Scsi), Some(model));
+    assert_eq!(found.iter().filter(|place| **place == scsi(Pvscsi)).count(), 9);
+    assert_eq!(found.iter().filter(|place| **place == scsi(LsiSas1068)).count(), 1);
+    assert_eq!(found.iter().filter(|place| **place == scsi(Virtio)).count(), 1);
+    assert_eq!(
+        found
+            .iter()
+            .filter(|place| **place == (Some(DiskBus::Sata), None))
+            .count(),
+        1
+    );
+    let plain = rendered(&hardware(vec![on("sda", None), on("sdb", Some(Virtio))]));
+    assert!(plain.disks.iter().all(|disk| disk.controller == Some(Virtio)));
+}
+
 /// Names as nobody should choose them.
 fn name() -> impl Strategy<Value = String> {
     prop_oneof![
