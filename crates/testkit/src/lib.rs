@@ -21,6 +21,7 @@ pub mod image;
 pub mod kube;
 mod proxy;
 pub mod stores;
+pub mod vsphere;
 mod wait;
 mod world;
 

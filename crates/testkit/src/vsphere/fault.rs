@@ -1,0 +1,77 @@
+//! How calls go wrong.
+
+use serde_json::{Value, json};
+
+/// How the next calls of a method go wrong: once, unless it is said how often.
+#[derive(Debug, Clone)]
+pub struct Fault {
+    method: String,
+    kind: String,
+    message: String,
+    fields: Value,
+    task: bool,
+    skip: u32,
+    times: u32,
+}
+
+impl Fault {
+    /// It answers with a fault of this type, as in `NoPermission`.
+    pub fn of(method: &str, fault: &str) -> Self {
+        Self {
+            method: method.to_owned(),
+            kind: fault.to_owned(),
+            message: format!("injected {fault}"),
+            fields: json!({}),
+            task: false,
+            skip: 0,
+            times: 1,
+        }
+    }
+
+    /// The connection ends without an answer, and nothing was done.
+    pub fn hang_up(method: &str) -> Self {
+        Self::of(method, "")
+    }
+
+    /// The call succeeds, and its task ends with the fault.
+    #[must_use]
+    pub fn in_task(mut self) -> Self {
+        self.task = true;
+        self
+    }
+
+    /// With the server's own words.
+    #[must_use]
+    pub fn saying(mut self, message: &str) -> Self {
+        message.clone_into(&mut self.message);
+        self
+    }
+
+    /// With fields of the fault, such as `{"privilegeId": "VApp.Import"}`.
+    #[must_use]
+    pub fn with(mut self, fields: Value) -> Self {
+        self.fields = fields;
+        self
+    }
+
+    /// Only after so many calls went well.
+    #[must_use]
+    pub fn after(mut self, calls: u32) -> Self {
+        self.skip = calls;
+        self
+    }
+
+    /// So many times.
+    #[must_use]
+    pub fn times(mut self, times: u32) -> Self {
+        self.times = times;
+        self
+    }
+
+    pub(super) fn as_json(&self) -> Value {
+        json!({
+            "method": self.method, "fault": self.kind, "message": self.message, "fields": self.fields,
+            "task": self.task, "skip": self.skip, "times": self.times,
+        })
+    }
+}
