@@ -1,7 +1,21 @@
 //! Proxmox VE: a cluster or a single node, through its REST API, and ssh to the node where bytes leave it.
+//!
+//! [`Proxmox`] is one cluster: a source of VMs and a target for them. All calls go through the [`client`]; a VM's configuration
+//! becomes the neutral model in [`config`].
+
+#[allow(dead_code)]
+pub(crate) mod client;
+#[allow(dead_code, unused_imports)]
+pub(crate) mod config;
+#[allow(dead_code)]
+mod hypervisor;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use client::Client;
+
+use crate::Error;
 use crate::credentials::Credentials;
 
 /// What it takes to connect to Proxmox VE.
@@ -55,4 +69,31 @@ pub struct Shared {
     pub storage: String,
     /// Its folder here.
     pub path: PathBuf,
+}
+
+/// A cluster or a single node. Cheap to clone: clones share connections and ticket.
+#[derive(Clone)]
+pub struct Proxmox {
+    #[allow(dead_code)]
+    pub(crate) client: Client,
+    #[allow(dead_code)]
+    pub(crate) config: Arc<Config>,
+}
+
+impl Proxmox {
+    /// Connects, and checks that the API answers and lets us in.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::Kind::Invalid) for an endpoint or credentials that make no sense,
+    /// [`Untrusted`](crate::Kind::Untrusted) for a certificate that is not trusted, [`Denied`](crate::Kind::Denied) for
+    /// credentials that are refused, [`Unreachable`](crate::Kind::Unreachable) for a host that does not answer.
+    pub async fn connect(config: Config) -> Result<Self, Error> {
+        let client = Client::new(&config.endpoint, &config.credentials, config.insecure)?;
+        let version = client.version().await?;
+        tracing::debug!(endpoint = %client.name(), %version, user = client.user(), "connected to Proxmox VE");
+        Ok(Self {
+            client,
+            config: Arc::new(config),
+        })
+    }
 }

@@ -1,0 +1,241 @@
+//! What the endpoints answer: of each, what is needed.
+
+use serde::{Deserialize, Serialize};
+
+use super::number::{flag, maybe_flag, maybe_number, number};
+
+/// The version of Proxmox VE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Version {
+    /// `8` of `8.4.1`.
+    pub(crate) major: u32,
+    /// `4` of `8.4.1`.
+    pub(crate) minor: u32,
+}
+
+impl Version {
+    /// This version.
+    pub(crate) const fn new(major: u32, minor: u32) -> Self {
+        Self { major, minor }
+    }
+
+    /// Reads `8.4.1`, `8.4-2`, `9.0.0~beta1`.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split(|c: char| !c.is_ascii_digit());
+        Some(Self::new(parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+    }
+}
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+/// `GET /version`.
+#[derive(Debug, Deserialize)]
+pub(super) struct VersionAnswer {
+    pub(super) version: String,
+}
+
+/// An entry of `GET /cluster/resources?type=vm`.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct VmResource {
+    /// Its id, unique in the cluster.
+    #[serde(deserialize_with = "number")]
+    pub(crate) vmid: u64,
+    /// The node that it is on.
+    pub(crate) node: String,
+    /// `qemu` or `lxc`.
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    /// Its name; absent where nobody may see it or it has none.
+    pub(crate) name: Option<String>,
+    /// `running`, `stopped`, `unknown`.
+    pub(crate) status: Option<String>,
+    /// Its tags, separated by semicolons.
+    pub(crate) tags: Option<String>,
+    /// Whether it is a template.
+    #[serde(default, deserialize_with = "flag")]
+    pub(crate) template: bool,
+}
+
+impl VmResource {
+    /// Whether one of its tags is `tag`. Proxmox VE takes semicolon, comma and blank between them.
+    pub(crate) fn has_tag(&self, tag: &str) -> bool {
+        has_tag(self.tags.as_deref().unwrap_or_default(), tag)
+    }
+}
+
+/// Whether `tag` is one of `tags`.
+pub(crate) fn has_tag(tags: &str, tag: &str) -> bool {
+    tags.split([';', ',', ' ']).any(|one| one.eq_ignore_ascii_case(tag))
+}
+
+/// An entry of `GET /nodes`.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Node {
+    /// Its name.
+    #[serde(rename = "node")]
+    pub(crate) name: String,
+    /// `online`, `offline`, `unknown`.
+    pub(crate) status: String,
+    /// Memory in use, in bytes; absent without `Sys.Audit`.
+    #[serde(default, deserialize_with = "maybe_number")]
+    pub(crate) mem: Option<u64>,
+    /// Memory in bytes.
+    #[serde(default, deserialize_with = "maybe_number")]
+    pub(crate) maxmem: Option<u64>,
+    /// SHA-256 of its certificate.
+    pub(crate) ssl_fingerprint: Option<String>,
+}
+
+impl Node {
+    /// Whether it is there.
+    pub(crate) fn is_online(&self) -> bool {
+        self.status == "online"
+    }
+
+    /// Memory that nothing uses, in bytes; 0 where that is not told.
+    pub(crate) fn free_memory(&self) -> u64 {
+        self.maxmem.unwrap_or(0).saturating_sub(self.mem.unwrap_or(0))
+    }
+}
+
+/// An entry of `GET /cluster/status`: the cluster itself, or a node.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct ClusterEntry {
+    /// `cluster` or `node`.
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    /// Its name.
+    pub(crate) name: String,
+    /// The node's address.
+    pub(crate) ip: Option<String>,
+    /// Whether it is the node that answers.
+    #[serde(default, deserialize_with = "flag")]
+    pub(crate) local: bool,
+    /// Whether the node is there.
+    #[serde(default, deserialize_with = "flag")]
+    pub(crate) online: bool,
+}
+
+/// An entry of `GET /nodes/N/storage`: a storage as that node has it.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Storage {
+    /// Its name.
+    #[serde(rename = "storage")]
+    pub(crate) name: String,
+    /// `dir`, `nfs`, `lvmthin`, `zfspool`, `rbd`, …
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    /// What it may hold, separated by commas: `images,import,iso`.
+    #[serde(default)]
+    pub(crate) content: String,
+    /// Whether it is not switched off.
+    #[serde(default, deserialize_with = "maybe_flag")]
+    pub(crate) enabled: Option<bool>,
+    /// Whether it answers.
+    #[serde(default, deserialize_with = "maybe_flag")]
+    pub(crate) active: Option<bool>,
+    /// Whether all nodes see the same.
+    #[serde(default, deserialize_with = "flag")]
+    pub(crate) shared: bool,
+    /// Free bytes.
+    #[serde(default, deserialize_with = "maybe_number")]
+    pub(crate) avail: Option<u64>,
+    /// Size in bytes.
+    #[serde(default, deserialize_with = "maybe_number")]
+    pub(crate) total: Option<u64>,
+}
+
+impl Storage {
+    /// Whether it may hold this kind of content (`images`, `import`).
+    pub(crate) fn holds(&self, content: &str) -> bool {
+        self.content.split(',').any(|one| one.trim() == content)
+    }
+
+    /// Whether it is switched on and answers.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.enabled != Some(false) && self.active != Some(false)
+    }
+
+    /// Whether its volumes are files, which can have a format of their own.
+    pub(crate) fn has_files(&self) -> bool {
+        matches!(
+            self.kind.as_str(),
+            "dir" | "nfs" | "cifs" | "btrfs" | "glusterfs" | "cephfs"
+        )
+    }
+}
+
+/// An entry of `GET /nodes/N/storage/S/content`.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Content {
+    /// Its id, `storage:import/file` or `storage:vm-100-disk-0`.
+    pub(crate) volid: String,
+    /// What it is: `images`, `import`, …
+    #[serde(rename = "content")]
+    pub(crate) kind: Option<String>,
+    /// `qcow2`, `raw`, `vmdk`, `ova+qcow2`, …
+    pub(crate) format: Option<String>,
+    /// Size in bytes: of an image its capacity, of an `import` the file's where nobody looked into it.
+    #[serde(default, deserialize_with = "maybe_number")]
+    pub(crate) size: Option<u64>,
+    /// The VM that it belongs to.
+    #[serde(default, deserialize_with = "maybe_number")]
+    pub(crate) vmid: Option<u64>,
+}
+
+/// An entry of `GET /nodes/N/network?type=any_bridge`.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Interface {
+    /// Its name.
+    pub(crate) iface: String,
+}
+
+/// `GET /nodes/N/qemu/VMID/status/current`.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct VmStatus {
+    /// `running` or `stopped`.
+    pub(crate) status: String,
+    /// `running`, `paused`, `prelaunch`, …
+    pub(crate) qmpstatus: Option<String>,
+    /// Who holds it: `backup`, `create`, `migrate`, …
+    pub(crate) lock: Option<String>,
+}
+
+/// An entry of `GET /nodes/N/qemu/VMID/snapshot`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Snapshot {
+    /// Its name; `current` is no snapshot but the present.
+    pub(crate) name: String,
+    /// What was written to it.
+    #[serde(default)]
+    pub(crate) description: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_and_compared_by_number() {
+        let version = |text| Version::parse(text).unwrap();
+        assert_eq!(version("8.4.1"), Version::new(8, 4));
+        assert_eq!(version("7.4-20"), Version::new(7, 4));
+        assert_eq!(version("9.0.0~beta1").to_string(), "9.0");
+        assert!(version("8.10") > version("8.4") && version("9.0") > version("8.10"));
+        for text in ["", "8", "x.y", ".1"] {
+            assert_eq!(Version::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn tags_are_compared_whole() {
+        assert!(has_tag("a;vmferry-0123456789ab", "vmferry-0123456789ab"));
+        assert!(has_tag("a, b", "b"));
+        assert!(!has_tag("vmferry-0123456789abc", "vmferry-0123456789ab"));
+        assert!(!has_tag("", "x"));
+    }
+}
