@@ -1,5 +1,26 @@
 //! VMware vSphere: vCenter and ESXi, through the SOAP API at `/sdk`.
+//!
+//! [`VSphere`] is one server. [`soap`] is what is said, [`client`] says it, [`lease`] is how bytes move beside it, and
+//! [`inventory`] finds what is there and reads a VM's hardware.
+//!
+//! Architecture Invariant: vCenter and ESXi are one code path. Where they differ, they are asked, never told apart by version.
 
+#[allow(dead_code, reason = "until the target is there")]
+mod client;
+#[allow(dead_code, reason = "until the target is there")]
+mod hypervisor;
+#[allow(dead_code, unused_imports, reason = "until the target is there")]
+mod inventory;
+#[allow(dead_code, unused_imports, reason = "until the target is there")]
+mod lease;
+#[allow(dead_code, reason = "until the target is there")]
+mod soap;
+
+use std::sync::Arc;
+
+use client::Client;
+
+use crate::Error;
 use crate::credentials::Credentials;
 
 /// What it takes to connect to a vCenter or an ESXi host.
@@ -32,4 +53,28 @@ pub struct Placement {
     pub datastore: Option<String>,
     /// Network for interfaces that nothing else says a network for.
     pub network: Option<String>,
+}
+
+/// A vCenter or an ESXi host. Cheap to clone: clones share one session, which is made anew when it ended.
+#[derive(Clone)]
+#[allow(dead_code, reason = "until the target is there")]
+pub struct VSphere {
+    client: Client,
+    placement: Arc<Placement>,
+}
+
+impl VSphere {
+    /// Connects to a server, and logs in.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::Kind::Invalid) for an endpoint that is none, [`Untrusted`](crate::Kind::Untrusted) for a certificate that
+    /// nobody vouches for, [`Denied`](crate::Kind::Denied) for wrong credentials, [`Unsupported`](crate::Kind::Unsupported) for
+    /// a version that is too old, [`Unreachable`](crate::Kind::Unreachable) for a server that does not answer.
+    pub async fn connect(config: Config) -> Result<Self, Error> {
+        let client = Client::connect(&config).await?;
+        Ok(Self {
+            client,
+            placement: Arc::new(config.placement),
+        })
+    }
 }
