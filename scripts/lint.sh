@@ -29,7 +29,7 @@ scripts/chart.sh
 
 say "shell scripts"
 if have shellcheck; then
-    shellcheck -x scripts/*.sh deploy/image/*.sh .ci/run
+    shellcheck -x scripts/*.sh crates/testkit/src/proxmox/node/*.sh deploy/image/*.sh .ci/run
 else
     echo "skipped: shellcheck is not installed" >&2
 fi

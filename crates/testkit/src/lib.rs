@@ -4,6 +4,7 @@
 //! - [`GuestSpec`] and [`Guest`] are a VM on a host: usually the micro guest, a boot sector whose two ordered counters prove
 //!   that an image is a point in time.
 //! - [`stores`] are real staging servers, [`Proxy`] is a way to one that can be cut, and [`front::Front`] one that misbehaves.
+//! - [`proxmox`] is a Proxmox VE cluster whose API checks what it is asked, and moves real bytes.
 //! - [`World`] is everything on some hosts and in some folders, so that a test can assert what came and what went.
 //!
 //! A step that fails ends the test: functions here panic with what was tried and what came back, instead of returning errors.
@@ -19,6 +20,7 @@ mod guest;
 mod host;
 pub mod image;
 pub mod kube;
+pub mod proxmox;
 mod proxy;
 pub mod stores;
 pub mod vsphere;

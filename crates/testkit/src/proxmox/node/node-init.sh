@@ -1,0 +1,21 @@
+#!/bin/sh
+# The first process of a node that node.sh made: starts sshd and waits for the end of standard input. With its own end the kernel ends every
+# other process of the node.
+set -eu
+
+dir=$1 address=$2
+
+readlink /proc/self/ns/pid >"$dir/pid-namespace"
+mount -t tmpfs -o mode=755 tmpfs /run
+mkdir /run/sshd /run/lock /run/qemu-server
+mount --bind "$dir/run" /run/qemu-server
+mount --bind "$dir/ssh/shadow" /etc/shadow
+"$(command -v sshd)" -f "$dir/ssh/sshd_config" -E "$dir/log/sshd" </dev/null
+tries=0
+until nc -z "$address" 2222; do
+    tries=$((tries + 1))
+    if [ "$tries" -gt 400 ]; then echo "node.sh: sshd does not answer" >&2; exit 1; fi
+    sleep 0.05
+done
+: >"$dir/ready"
+cat >/dev/null
