@@ -9,12 +9,13 @@
 mod client;
 #[allow(dead_code, reason = "until the target is there")]
 mod hypervisor;
-#[allow(dead_code, unused_imports, reason = "until the target is there")]
+#[allow(dead_code, reason = "until the target is there")]
 mod inventory;
-#[allow(dead_code, unused_imports, reason = "until the target is there")]
+#[allow(dead_code, reason = "until the target is there")]
 mod lease;
 #[allow(dead_code, reason = "until the target is there")]
 mod soap;
+mod source;
 
 use std::sync::Arc;
 
@@ -61,6 +62,7 @@ pub struct Placement {
 pub struct VSphere {
     client: Client,
     placement: Arc<Placement>,
+    leases: Arc<source::Leases>,
 }
 
 impl VSphere {
@@ -75,6 +77,7 @@ impl VSphere {
         Ok(Self {
             client,
             placement: Arc::new(config.placement),
+            leases: Arc::default(),
         })
     }
 }

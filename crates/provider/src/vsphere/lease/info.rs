@@ -12,6 +12,8 @@ pub(crate) struct LeaseInfo {
     pub(crate) entity: Option<Moref>,
     /// How long it holds without a sign of life.
     pub(crate) timeout: Duration,
+    /// Virtual size of all its disks in bytes.
+    pub(crate) capacity: u64,
     /// The files that can be transferred.
     pub(crate) devices: Vec<DeviceUrl>,
 }
@@ -48,6 +50,11 @@ impl LeaseInfo {
             .and_then(|seconds| u64::try_from(seconds).ok());
         Self {
             entity: info.moref_at("entity"),
+            capacity: info
+                .number_at("totalDiskCapacityInKB")
+                .and_then(|kib| u64::try_from(kib).ok())
+                .unwrap_or(0)
+                << 10,
             timeout: Duration::from_secs(seconds.filter(|seconds| *seconds > 0).unwrap_or(300)),
             devices: info.all("deviceUrl").filter_map(DeviceUrl::of).collect(),
         }
