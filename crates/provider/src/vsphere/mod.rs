@@ -81,3 +81,6 @@ impl VSphere {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

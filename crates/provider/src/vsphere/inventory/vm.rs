@@ -102,6 +102,7 @@ impl VmInfo {
             .unwrap_or(false);
         let order = boot.into_iter().flat_map(|boot| boot.all("bootOrder"));
         let tools = props.text("guest.toolsVersionStatus2");
+        let tools_run = props.text("guest.toolsRunningStatus") == Some("guestToolsRunning");
         Ok(Self {
             name: unescape(props.text("name").unwrap_or_default()),
             power: match state {
@@ -123,8 +124,8 @@ impl VmInfo {
                 .max(1),
             memory_mib: number("memoryMB").unwrap_or(0),
             is_encrypted: props.get("config.keyId").is_some_and(|key| !key.children().is_empty()),
-            has_tools: tools.is_some_and(|tools| tools != "guestToolsNotInstalled"),
-            tools_run: props.text("guest.toolsRunningStatus") == Some("guestToolsRunning"),
+            has_tools: tools_run || tools.is_some_and(|tools| tools != "guestToolsNotInstalled"),
+            tools_run,
             needs_consolidation: props.flag("runtime.consolidationNeeded") == Some(true),
             disks,
             nics,
