@@ -15,6 +15,8 @@ pub mod credentials;
 pub mod libvirt;
 #[cfg(feature = "proxmox")]
 pub mod proxmox;
+#[cfg(any(feature = "libvirt", feature = "proxmox"))]
+mod ssh;
 #[cfg(feature = "vsphere")]
 pub mod vsphere;
 

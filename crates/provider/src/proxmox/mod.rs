@@ -9,6 +9,8 @@ pub(crate) mod client;
 pub(crate) mod config;
 #[allow(dead_code)]
 mod hypervisor;
+mod source;
+mod ssh;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -78,6 +80,7 @@ pub struct Proxmox {
     pub(crate) client: Client,
     #[allow(dead_code)]
     pub(crate) config: Arc<Config>,
+    pub(crate) shells: ssh::Shells,
 }
 
 impl Proxmox {
@@ -94,6 +97,7 @@ impl Proxmox {
         Ok(Self {
             client,
             config: Arc::new(config),
+            shells: ssh::Shells::default(),
         })
     }
 }

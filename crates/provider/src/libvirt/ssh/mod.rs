@@ -1,8 +1,6 @@
-//! ssh, spoken by this process: no `ssh` binary, no key in a file, no secret on a command line.
+//! The way to a libvirt host through ssh, which this process speaks itself ([`crate::ssh`]).
 
-mod known_hosts;
 mod listener;
-mod session;
 mod tunnel;
 
 pub(in crate::libvirt) use tunnel::Tunnel;

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 
 use super::listener::Listener;
-use super::session::{Session, Target, UnixChannel};
 use crate::credentials::Credentials;
 use crate::libvirt::Config;
 use crate::libvirt::conn::Address;
+use crate::ssh::{Session, Target, UnixChannel};
 use crate::{Error, Kind};
 
 /// Where libvirt's daemons listen, the monolithic one first.
@@ -63,7 +63,12 @@ impl Tunnel {
 
     /// A byte stream to a unix socket at the other side.
     pub async fn open_unix(&self, path: &str) -> Result<UnixChannel, Error> {
-        self.session().await?.open_unix(path).await
+        let opened = self.session().await?.open_unix(path).await;
+        opened.map_err(|error| match error.kind() {
+            Kind::Unreachable => error
+                .remedy("check that libvirtd or virtqemud runs, and that the user may manage libvirt (group libvirt)"),
+            _ => error,
+        })
     }
 
     /// A byte stream to libvirt at the other side, wherever it listens.

@@ -2,6 +2,7 @@
 
 import os
 
+from fakepve import agent as guest_agent
 from fakepve.lxc import format_size
 from fakepve.model import PveError, TaskError
 from fakepve.qemu import drives_of
@@ -109,6 +110,15 @@ class Commands(object):
         if args[:1] != ['import']:
             raise TaskError("unknown command 'disk {0}'".format(' '.join(args)))
         return await self._qm_importdisk(node, args[1:], options)
+
+    async def _qm_guest(self, node, args, options):
+        if args[:1] != ['cmd']:
+            raise TaskError("unknown command 'guest {0}'".format(' '.join(args)))
+        vm = self.find(node, args[1])
+        if vm.status != 'running' or vm.agent is None or vm.agent_hangs:
+            raise TaskError('QEMU guest agent is not running')
+        guest_agent.record(vm, args[2], {})
+        return '{0}\n'.format(guest_agent.result(vm, args[2], {}))
 
     async def _qm_list(self, node, args, options):
         return ''.join('{0} {1} {2} {3}\n'.format(vm.vmid, vm.name, vm.status, len(drives_of(vm.config)))

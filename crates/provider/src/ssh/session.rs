@@ -16,7 +16,7 @@ use crate::{Error, Kind};
 const CONNECT_LIMIT: Duration = Duration::from_secs(20);
 
 /// How long it may take to open a channel.
-const CHANNEL_LIMIT: Duration = Duration::from_secs(15);
+pub(super) const CHANNEL_LIMIT: Duration = Duration::from_secs(15);
 
 /// A silent server is asked for a sign of life this often…
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -31,26 +31,29 @@ const MAX_PROMPTS: usize = 4;
 const WINDOW: u32 = 8 << 20;
 
 /// A byte stream to a unix socket at the other side.
-pub(in crate::libvirt) type UnixChannel = russh::ChannelStream<client::Msg>;
+pub(crate) type UnixChannel = russh::ChannelStream<client::Msg>;
 
 /// Where to, and as whom.
 #[derive(Debug, Clone)]
-pub(super) struct Target {
+pub(crate) struct Target {
+    /// User name.
     pub user: String,
+    /// Name or address, as known_hosts has it.
     pub host: String,
+    /// Port.
     pub port: u16,
 }
 
 impl Target {
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         format!("ssh host {}@{}:{}", self.user, self.host, self.port)
     }
 }
 
 /// An authenticated session.
-pub(super) struct Session {
-    target: Target,
-    handle: Handle<Verifier>,
+pub(crate) struct Session {
+    pub(super) target: Target,
+    pub(super) handle: Handle<Verifier>,
 }
 
 impl Session {
@@ -80,7 +83,7 @@ impl Session {
             refused.unwrap_or_else(|| {
                 Error::new(Kind::Unreachable, "connect to", target.name())
                     .source(error)
-                    .remedy("check the host and port of spec.endpoint, and that sshd runs there")
+                    .remedy("check the host and its port for ssh, and that sshd runs there")
             })
         })?;
         let mut session = Self {
@@ -189,15 +192,14 @@ impl Session {
     }
 }
 
-fn channel_fault(object: String, error: russh::Error) -> Error {
+pub(super) fn channel_fault(object: String, error: russh::Error) -> Error {
     use russh::ChannelOpenFailure::{AdministrativelyProhibited, ConnectFailed};
     match error {
         russh::Error::ChannelOpenFailure(AdministrativelyProhibited) => Error::new(Kind::Denied, "open", object)
             .detail("sshd forbids it")
             .remedy("set AllowStreamLocalForwarding yes in the host's sshd_config"),
         russh::Error::ChannelOpenFailure(ConnectFailed) => Error::new(Kind::Unreachable, "open", object)
-            .detail("nothing listens there, or the user may not connect to it")
-            .remedy("check that libvirtd or virtqemud runs, and that the user may manage libvirt (group libvirt)"),
+            .detail("nothing listens there, or the user may not connect to it"),
         error => Error::new(Kind::Unreachable, "open", object).source(error),
     }
 }

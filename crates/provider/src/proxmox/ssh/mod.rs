@@ -1,0 +1,129 @@
+//! The nodes' shells: what `pvesm`, `qemu-img`, `qemu-nbd` and QEMU's monitor do there.
+//!
+//! Architecture Invariant: every word that comes from outside goes through [`quote`] before a shell sees it.
+
+mod qmp;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+
+pub(in crate::proxmox) use crate::ssh::{Running, UnixChannel, quote};
+pub(in crate::proxmox) use qmp::Qmp;
+
+use super::Proxmox;
+use super::client::kind_of_text;
+use crate::ssh::{Session, Target};
+use crate::{Error, Kind};
+
+/// How long a command may take that looks something up or makes a volume.
+const COMMAND: Duration = Duration::from_mins(1);
+
+/// The sessions of a cluster's nodes, by address. Clones share them.
+#[derive(Clone, Default)]
+pub(crate) struct Shells(Arc<Mutex<HashMap<String, Arc<Session>>>>);
+
+/// A node's shell.
+#[derive(Clone)]
+pub(in crate::proxmox) struct Shell {
+    node: String,
+    session: Arc<Session>,
+}
+
+impl Proxmox {
+    /// Whether there is anything to log in to a node with.
+    pub(in crate::proxmox) fn has_ssh(&self) -> bool {
+        let credentials = &self.config.credentials;
+        credentials.ssh_private_key.is_some() || credentials.password.is_some()
+    }
+
+    /// The shell of a node.
+    pub(in crate::proxmox) async fn shell(&self, node: &str) -> Result<Shell, Error> {
+        let host = match &self.config.ssh.host {
+            Some(host) => host.clone(),
+            None => self.node_address(node).await?,
+        };
+        let mut sessions = self.shells.0.lock().await;
+        if let Some(session) = sessions.get(&host)
+            && session.is_alive()
+        {
+            return Ok(Shell {
+                node: node.to_owned(),
+                session: Arc::clone(session),
+            });
+        }
+        let target = Target {
+            user: self.config.ssh.user.clone(),
+            host: host.clone(),
+            port: self.config.ssh.port,
+        };
+        let session = Arc::new(Session::connect(&target, &self.config.credentials).await?);
+        sessions.insert(host, Arc::clone(&session));
+        Ok(Shell {
+            node: node.to_owned(),
+            session,
+        })
+    }
+
+    /// The address of a node as the cluster knows it; a single node is where its API is.
+    async fn node_address(&self, node: &str) -> Result<String, Error> {
+        let told = match self.client.cluster_status().await {
+            Ok(entries) => {
+                let nodes: Vec<_> = entries.into_iter().filter(|entry| entry.kind == "node").collect();
+                let alone = nodes.len() == 1;
+                let found = nodes.into_iter().find(|entry| entry.name == node);
+                found.and_then(|entry| if alone { None } else { entry.ip })
+            }
+            Err(error) if error.kind() == Kind::Denied => None,
+            Err(error) => return Err(error),
+        };
+        if let Some(address) = told {
+            return Ok(address);
+        }
+        if self.client.nodes().await?.len() == 1 {
+            return Ok(self.client.host().to_owned());
+        }
+        Err(Error::new(Kind::Denied, "find the address of", format!("node {node}"))
+            .detail("the cluster's state does not tell it")
+            .remedy("give the token or user Sys.Audit on /, or set the host for ssh of the Provider"))
+    }
+}
+
+impl Shell {
+    /// The node's name.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// What a script says.
+    pub async fn run(&self, script: &str, action: &'static str, object: &str) -> Result<String, Error> {
+        self.session
+            .run(&wrap(script), COMMAND, action, object, kind_of_text)
+            .await
+    }
+
+    /// Starts a script that says `ready` and goes on until its input ends.
+    pub async fn start(&self, script: &str, action: &'static str, object: &str) -> Result<Running, Error> {
+        self.session
+            .start(&wrap(script), COMMAND, action, object, kind_of_text)
+            .await
+    }
+
+    /// A byte stream to a unix socket of the node.
+    pub async fn open_unix(&self, path: &str) -> Result<UnixChannel, Error> {
+        self.session.open_unix(path).await
+    }
+
+    /// The monitor of a VM that runs on the node.
+    pub async fn monitor(&self, vmid: u64, object: &str) -> Result<Qmp, Error> {
+        let path = format!("/var/run/qemu-server/{vmid}.qmp");
+        Qmp::connect(self.open_unix(&path).await?, object).await
+    }
+}
+
+/// A script for whatever shell the user has.
+fn wrap(script: &str) -> String {
+    format!("exec sh -c {}", quote(script))
+}

@@ -1,0 +1,10 @@
+//! ssh, spoken by this process: no `ssh` binary, no key in a file, no secret on a command line.
+
+#[cfg(feature = "proxmox")]
+mod command;
+mod known_hosts;
+mod session;
+
+#[cfg(feature = "proxmox")]
+pub(crate) use command::{Running, quote};
+pub(crate) use session::{Session, Target, UnixChannel};
