@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")"
 seeds=$PWD/seeds
 rm -rf "$seeds"
-for target in qcow2 vmdk vmdk_descriptor vmdk_stream nbd journal manifests names libvirt_xml; do
+for target in qcow2 vmdk vmdk_descriptor vmdk_stream nbd journal manifests names libvirt_xml soap; do
     mkdir -p "$seeds/$target"
 done
 work=$(mktemp -d)
@@ -160,4 +160,11 @@ D
 cat > "$seeds/libvirt_xml/capabilities" <<'D'
 <domainCapabilities><path>/usr/bin/qemu-system-x86_64</path><domain>kvm</domain><machine>pc-q35-7.2</machine><arch>x86_64</arch><vcpu max='288'/><os supported='yes'><enum name='firmware'><value>efi</value></enum><loader supported='yes'><value>/a</value><enum name='secure'><value>yes</value></enum></loader></os></domainCapabilities>
 D
+
+# Answers of the kinds that the tests know.
+for kind in vcenter-6.7 vcenter-7.0 vcenter-8.0 esxi; do
+    for answer in RetrieveServiceContent RetrievePropertiesEx-VirtualMachine WaitForUpdatesEx Destroy_Task HttpNfcLeaseGetManifest; do
+        cp "$OLDPWD/../crates/provider/tests/transcripts/$kind/$answer.xml" "$seeds/soap/$kind-$answer"
+    done
+done
 du -sh "$seeds"

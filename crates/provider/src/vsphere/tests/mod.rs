@@ -5,6 +5,7 @@ mod faults;
 mod find;
 mod freeze;
 mod read;
+mod transcripts;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,0 +1,118 @@
+//! The client against answers in the shapes of vCenter 6.7, 7.0, 8.0 and ESXi, as they are documented and known: they lie in
+//! `crates/provider/tests/transcripts`, one file for an answer.
+
+mod server;
+
+use std::time::Duration;
+
+use vmferry_block::Buf;
+
+use super::{drain, named, open, owner};
+use crate::vsphere::VSphere;
+use crate::vsphere::soap::Moref;
+use crate::{Firmware, FrozenId, Kind, NicAttachment, SourceHost, Vm};
+use server::Server;
+
+/// How the VM is called there.
+const NAME: &str = "web %25 <1>";
+
+/// A server, the VM that it has, and the VM's frozen state.
+async fn scene(kind: &str, thumbprint: &str) -> (Server, VSphere, Vm, FrozenId) {
+    let server = Server::start(kind, thumbprint);
+    let vsphere = VSphere::connect(server.config()).await.unwrap();
+    let vm = vsphere.neutral(&named(NAME)).await.unwrap();
+    let frozen = vsphere.freeze(&vm, &owner(), false).await.unwrap().id;
+    (server, vsphere, vm, frozen)
+}
+
+#[tokio::test]
+async fn every_kind_of_server_is_understood() {
+    for (kind, described, id, network, second) in [
+        ("vcenter-6.7", "vCenter", "vm-42", "prod/web", 2_u64 << 30),
+        ("vcenter-7.0", "vCenter", "vm-1042", "segment-a", 2 << 30),
+        ("vcenter-8.0", "vCenter", "vm-2042", "prod/web", 2 << 40),
+        ("esxi", "ESXi host", "42", "VM Network", 2 << 30),
+    ] {
+        let (server, vsphere, vm, frozen) = scene(kind, "").await;
+        assert!(vsphere.name().starts_with(described), "{kind}");
+        // It is on the second page, behind names with what XML and vSphere escape.
+        assert_eq!((vm.id.0.as_str(), vm.name.as_str()), (id, "web % <1>"), "{kind}");
+        let hardware = &vm.hardware;
+        assert_eq!(hardware.firmware, Firmware::Uefi { secure_boot: true });
+        assert_eq!((hardware.vcpus, hardware.memory_bytes), (4, 6 << 30));
+        let disks = hardware
+            .disks
+            .iter()
+            .map(|disk| (disk.name.as_str(), disk.capacity, disk.boot_order));
+        let disks: Vec<_> = disks.collect();
+        assert_eq!(
+            disks,
+            [("scsi0:0", 1 << 30, Some(1)), ("scsi0:1", second, None)],
+            "{kind}"
+        );
+        assert_eq!(hardware.nics[0].mac, "00:50:56:9a:01:02");
+        assert_eq!(
+            hardware.nics[0].attachment,
+            NicAttachment::Network(network.to_owned()),
+            "{kind}"
+        );
+        assert!(hardware.guest_agent && frozen.0.starts_with("offline-"), "{kind}");
+
+        let mut stream = open(&vsphere, &vm, &frozen, "scsi0:1").await;
+        let bytes = drain(&mut *stream).await.unwrap();
+        stream.finish().await.unwrap();
+        assert_eq!(bytes, server::bytes(), "{kind}");
+        // By its key, not by its place in the list.
+        assert_eq!(server.fetched(), ["/nfc/52a7-ticket/disk-0.vmdk"], "{kind}");
+        // The cookie is for the server alone.
+        assert_eq!(server.fetched_with_cookie(), kind == "esxi", "{kind}");
+        assert_eq!(server.count("HttpNfcLeaseComplete"), 1, "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_expires_in_mid_copy_is_made_anew() {
+    let (server, vsphere, vm, frozen) = scene("vcenter-8.0", "").await;
+    // One expired while the VM was read a second time.
+    assert_eq!(server.count("Login"), 2);
+    let mut stream = open(&vsphere, &vm, &frozen, "scsi0:0").await;
+    let head = stream.read(Buf::alone(1000)).await.unwrap();
+    // The second sign of life finds it expired again, and the third goes on.
+    tokio::time::sleep(Duration::from_millis(1300)).await;
+    let rest = drain(&mut *stream).await.unwrap();
+    stream.finish().await.unwrap();
+    assert_eq!([&head[..], &rest[..]].concat(), server::bytes());
+    assert_eq!(server.count("Login"), 3);
+    assert!(server.count("HttpNfcLeaseProgress") >= 4);
+}
+
+#[tokio::test]
+async fn a_host_with_another_certificate_than_the_lease_names_is_not_trusted() {
+    let (server, vsphere, vm, frozen) = scene("vcenter-7.0", &"00:".repeat(20)).await;
+    let mut stream = open(&vsphere, &vm, &frozen, "scsi0:0").await;
+    let error = stream.read(Buf::alone(1000)).await.err().unwrap();
+    assert_eq!(error.kind(), Kind::Untrusted, "{error}");
+    assert!(server.fetched().is_empty());
+}
+
+#[tokio::test]
+async fn faults_have_their_meaning_on_every_kind_of_server() {
+    for kind in ["vcenter-6.7", "vcenter-7.0", "vcenter-8.0"] {
+        let (_server, vsphere, vm, _) = scene(kind, "").await;
+        let error = vsphere.delete_source(&named(NAME)).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Denied, "{kind}");
+        let text = error.to_string();
+        let wanted = format!("VirtualMachine.Inventory.Delete on VirtualMachine:{}", vm.id.0);
+        assert!(text.contains(&wanted), "{kind}: {text}");
+    }
+    let (_server, vsphere, vm, _) = scene("vcenter-6.7", "").await;
+    let trouble = vsphere.client.power_on(&Moref::vm(&vm.id.0)).await.unwrap_err();
+    assert!(
+        trouble.is("InvalidPowerState") && trouble.kind == Kind::Busy,
+        "{trouble:?}"
+    );
+    let (_server, vsphere, _, _) = scene("esxi", "").await;
+    let error = vsphere.delete_source(&named(NAME)).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Unsupported);
+    assert!(error.to_string().contains("free ESXi licence"), "{error}");
+}
