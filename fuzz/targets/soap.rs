@@ -10,7 +10,12 @@ use soap::{Arg, Body, Element, Moref, VimFault};
 
 fn look(element: &Element, depth: usize) {
     assert!(depth <= 200, "deeper than what is read");
-    let _ = (element.moref(), element.flag(), element.schema_type(), VimFault::of_localized(element));
+    let _ = (
+        element.moref(),
+        element.flag(),
+        element.schema_type(),
+        VimFault::of_localized(element),
+    );
     for child in element.children() {
         look(child, depth + 1);
     }
@@ -26,6 +31,9 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
         let read = Element::parse(&sent).expect("what we wrote");
         let method = read.at("Body/M").expect("what we wrote");
         assert_eq!(method.text_at("a").unwrap_or_default(), text.trim());
-        assert_eq!(method.moref_at("_this"), Some(Moref::vm(text.trim())).filter(|this| !this.value.is_empty()));
+        assert_eq!(
+            method.moref_at("_this"),
+            Some(Moref::vm(text.trim())).filter(|this| !this.value.is_empty())
+        );
     }
 });

@@ -12,6 +12,8 @@ use crate::vsphere::soap::{Arg, Body, Element, Moref, body, envelope};
 
 /// How long an answer may take; a wait for updates is answered well before it.
 const LIMIT: Duration = Duration::from_secs(90);
+/// How long the answer to a sign of life may take: a connection that is dead must be noticed long before a lease is.
+const LIFE_LIMIT: Duration = Duration::from_secs(15);
 /// Pauses before a call that changes nothing is tried again when the connection broke.
 const PAUSES: [Duration; 2] = [Duration::from_millis(300), Duration::from_secs(2)];
 /// The version of the API that is spoken; newer servers answer in it. Without it they may answer as of version 4.0.
@@ -46,9 +48,16 @@ impl Request<'_> {
         headers.insert(SOAP_ACTION, VERSION);
         ticket.sign(&mut headers);
         let request = http.post(endpoint.url().clone()).headers(headers).body(text);
-        let answer = ask(request, LIMIT).await?;
+        let answer = ask(request, self.limit()).await?;
         tracing::trace!(method = self.method, this = %self.this, status = answer.status.as_u16(), "called");
         read(answer, endpoint)
+    }
+
+    fn limit(&self) -> Duration {
+        match self.method {
+            "HttpNfcLeaseProgress" => LIFE_LIMIT,
+            _ => LIMIT,
+        }
     }
 
     /// Whether it may be sent again when nobody knows whether it arrived.

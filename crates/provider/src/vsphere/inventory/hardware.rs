@@ -4,7 +4,7 @@ use super::VmInfo;
 use super::device::{Bus, NicNetwork, VirtualDisk, VirtualNic};
 use super::name::unescape;
 use crate::vsphere::client::{Client, Object};
-use crate::{Disk, DiskBus, Error, Hardware, ImageFormat, Nic, NicAttachment, ScsiController};
+use crate::{Disk, DiskBus, Error, Hardware, ImageFormat, Kind, Nic, NicAttachment, ScsiController};
 
 /// The hardware of a VM, with the names of its networks.
 pub(crate) async fn hardware(client: &Client, vm: &VmInfo) -> Result<Hardware, Error> {
@@ -108,8 +108,12 @@ impl Networks {
             if !wants(kind) || morefs.is_empty() {
                 continue;
             }
-            let found = client.properties_of(&morefs, paths).await;
-            known.extend(found.map_err(|trouble| trouble.of("read the networks of", &vm.object))?);
+            match client.properties_of(&morefs, paths).await {
+                Ok(found) => known.extend(found),
+                // The user may not see them: then a hint has to say what the interface is to be attached to.
+                Err(trouble) if trouble.kind == Kind::Denied => {}
+                Err(trouble) => return Err(trouble.of("read the networks of", &vm.object)),
+            }
         }
         Ok(Self { known })
     }

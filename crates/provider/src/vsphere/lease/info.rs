@@ -44,7 +44,8 @@ impl std::fmt::Debug for DeviceUrl {
 }
 
 impl LeaseInfo {
-    pub(super) fn of(info: &Element) -> Self {
+    /// Reads a `HttpNfcLeaseInfo`.
+    pub(crate) fn of(info: &Element) -> Self {
         let seconds = info
             .number_at("leaseTimeout")
             .and_then(|seconds| u64::try_from(seconds).ok());

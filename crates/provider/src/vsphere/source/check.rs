@@ -81,3 +81,59 @@ fn obstacle(disk: &VirtualDisk) -> Option<(String, &'static str)> {
         ),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vsphere::inventory::devices;
+    use crate::vsphere::soap::Element;
+
+    /// The disk of a VM whose controller, backing and capacity have this in them.
+    fn disk(controller: &str, class: &str, backing: &str, capacity: &str) -> VirtualDisk {
+        let text = format!(
+            "<hardware xmlns:xsi='x'><device xsi:type='VirtualLsiLogicController'><key>1000</key><busNumber>0</busNumber>\
+             {controller}</device><device xsi:type='VirtualDisk'><key>2000</key><backing xsi:type='{class}'>{backing}</backing>\
+             <controllerKey>1000</controllerKey><unitNumber>0</unitNumber>{capacity}</device></hardware>"
+        );
+        devices(&Element::parse(&text).unwrap()).0.remove(0)
+    }
+
+    #[test]
+    fn disks_that_no_lease_gives_are_told_apart_from_those_that_it_does() {
+        const FLAT: &str = "VirtualDiskFlatVer2BackingInfo";
+        const SIZE: &str = "<capacityInKB>1024</capacityInKB>";
+        let mode = |mode: &str| format!("<diskMode>{mode}</diskMode>");
+        for class in [
+            FLAT,
+            "VirtualDiskSeSparseBackingInfo",
+            "VirtualDiskSparseVer2BackingInfo",
+        ] {
+            let fine = disk("<sharedBus>noSharing</sharedBus>", class, &mode("persistent"), SIZE);
+            assert_eq!(obstacle(&fine), None, "{class}");
+        }
+        let largest = format!("<capacityInKB>{}</capacityInKB>", LARGEST >> 10);
+        assert_eq!(obstacle(&disk("", FLAT, "", &largest)), None);
+        let larger = format!("<capacityInKB>{}</capacityInKB>", (LARGEST >> 10) + 1);
+        let independent = mode("independent_persistent");
+        for (controller, class, backing, capacity, word) in [
+            (
+                "",
+                "VirtualDiskRawDiskMappingVer1BackingInfo",
+                "",
+                SIZE,
+                "raw device mapping",
+            ),
+            ("", FLAT, independent.as_str(), SIZE, "independent"),
+            ("", FLAT, "<diskMode>nonpersistent</diskMode>", SIZE, "nonpersistent"),
+            ("", FLAT, "<sharing>sharingMultiWriter</sharing>", SIZE, "several VMs"),
+            ("<sharedBus>physicalSharing</sharedBus>", FLAT, "", SIZE, "bus"),
+            ("", FLAT, "<keyId><keyId>k</keyId></keyId>", SIZE, "encrypted"),
+            ("", FLAT, "", larger.as_str(), "62 TiB"),
+            ("", FLAT, "", "", "size"),
+            ("", "VirtualDiskLocalPMemBackingInfo", "", SIZE, "PMem"),
+        ] {
+            let (why, _) = obstacle(&disk(controller, class, backing, capacity)).unwrap();
+            assert!(why.contains(word), "{why}");
+        }
+    }
+}

@@ -39,15 +39,13 @@ impl SourceHost for VSphere {
         check::check(&self.look_up(&selector(vm)).await?)
     }
 
-    async fn freeze(&self, vm: &Vm, owner: &Owner, keep: bool) -> Result<Frozen, Error> {
+    async fn freeze(&self, vm: &Vm, owner: &Owner, _keep: bool) -> Result<Frozen, Error> {
         let mark = Mark::of(owner)?;
         let info = self.look_up(&selector(vm)).await?;
         check::check(&info)?;
         if let Some(held) = held(&info, &mark) {
             return Ok(held);
         }
-        // A snapshot that is kept is the same as one that is removed, until release.
-        let _ = keep;
         snapshot::create(&self.client, &info, &mark).await
     }
 

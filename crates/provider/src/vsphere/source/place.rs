@@ -55,6 +55,8 @@ fn only<'l, 'd: 'l>(mut found: impl Iterator<Item = &'l &'d DeviceUrl>) -> Optio
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vsphere::inventory::devices;
+    use crate::vsphere::soap::Element;
 
     #[test]
     fn a_key_says_where_a_disk_is() {
@@ -68,5 +70,39 @@ mod tests {
         for key in ["", "/vm-42/nvram", "/vm-42/disk:1", "/vm-42/X0:y"] {
             assert_eq!(Place::parse(key), None, "{key}");
         }
+    }
+
+    fn lease(keys: &[&str]) -> LeaseInfo {
+        let device =
+            |key: &&str| format!("<deviceUrl><key>{key}</key><url>https://h/{key}</url><disk>true</disk></deviceUrl>");
+        let text: String = keys.iter().map(device).collect();
+        LeaseInfo::of(&Element::parse(&format!("<info>{text}</info>")).unwrap())
+    }
+
+    fn disk(class: &str, number: i64, unit: i64) -> VirtualDisk {
+        let text = format!(
+            "<hardware xmlns:xsi='x'><device xsi:type='{class}'><key>1</key><busNumber>{number}</busNumber></device>\
+             <device xsi:type='VirtualDisk'><key>2</key><controllerKey>1</controllerKey><unitNumber>{unit}</unitNumber></device>\
+             </hardware>"
+        );
+        devices(&Element::parse(&text).unwrap()).0.remove(0)
+    }
+
+    #[test]
+    fn a_disk_is_found_by_its_place_and_never_guessed() {
+        let sas = disk("VirtualLsiLogicSASController", 0, 1);
+        let found = |keys: &[&str], disks| device(&lease(keys), &sas, disks).map(|device| device.key.clone());
+        let (exact, general) = ("/v/VirtualLsiLogicSASController0:1", "/v/VirtualSCSIController0:1");
+        let sata = "/v/VirtualAHCIController0:1";
+        assert_eq!(
+            found(&[sata, exact, "/v/VirtualLsiLogicSASController0:0"], 3).as_deref(),
+            Some(exact)
+        );
+        assert_eq!(found(&[sata, general], 2).as_deref(), Some(general));
+        assert_eq!(found(&[sata], 2), None);
+        assert_eq!(found(&[exact, exact], 2), None);
+        assert_eq!(found(&["/v/something"], 1).as_deref(), Some("/v/something"));
+        assert_eq!(found(&["/v/something"], 2), None);
+        assert_eq!(found(&[], 1), None);
     }
 }
