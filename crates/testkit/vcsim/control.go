@@ -15,7 +15,7 @@ import (
 //	GET  /state          VMs, snapshots, leases, files, sessions
 //	GET  /calls          what was called, in order
 //	POST /vms            makes a VM (seed.go); gives its reference
-//	POST /rules          {"method","fault","message","fields","task","skip","times"}: how next calls go wrong
+//	POST /rules          {"method","fault","message","fields","task","late","skip","times"}: how next calls go wrong
 //	POST /clear          forgets rules and the rest of what was to go wrong
 //	POST /cut            {"after"}: cuts the next transfer after so many bytes
 //	POST /spoil          {"times"}: gives wrong checksums of the next transfers

@@ -71,11 +71,15 @@ func (s *server) serveCall(w http.ResponseWriter, r *http.Request) {
 	}
 	session := s.sessions.of(r)
 	s.calls.add(call)
-	if cut, body := s.rules.apply(call); cut {
-		hangUp(w)
-		return
-	} else if body != nil {
-		reply(w, body)
+	if wrong := s.rules.take(call.Name); wrong != nil && wrong.Late {
+		defer hangUp(w)
+		w = unheard{http.Header{}}
+	} else if wrong != nil {
+		if body := wrong.answer(call); body != nil {
+			reply(w, body)
+		} else {
+			hangUp(w)
+		}
 		return
 	}
 	if session == "" && !unasked[call.Name] {
@@ -154,6 +158,13 @@ func outcome(ref types.ManagedObjectReference) (types.AnyType, soap.HasFault) {
 	}
 	return info.Result, nil
 }
+
+// unheard is where an answer goes that nobody gets.
+type unheard struct{ header http.Header }
+
+func (u unheard) Header() http.Header           { return u.header }
+func (unheard) Write(bytes []byte) (int, error) { return len(bytes), nil }
+func (unheard) WriteHeader(int)                 {}
 
 // hangUp ends the connection without an answer.
 func hangUp(w http.ResponseWriter) {

@@ -22,6 +22,8 @@ type rule struct {
 	Fields json.RawMessage `json:"fields"`
 	// Task has the call succeed and its task fail.
 	Task bool `json:"task"`
+	// Late has the call be made, and then hangs up.
+	Late bool `json:"late"`
 	// Skip is how many calls go well before, Times how many go wrong then: one by default.
 	Skip  int `json:"skip"`
 	Times int `json:"times"`
@@ -53,24 +55,21 @@ func (r *rules) clear() {
 	r.set = nil
 }
 
-// apply gives what a call answers with instead of being made, or whether the connection is cut.
-func (r *rules) apply(call *simulator.Method) (cut bool, body soap.HasFault) {
-	found := r.take(call.Name)
-	if found == nil {
-		return false, nil
+// answer gives what a call answers with instead of being made; nothing where it hangs up.
+func (r *rule) answer(call *simulator.Method) soap.HasFault {
+	if r.Fault == "" {
+		return nil
 	}
-	if found.Fault == "" {
-		return true, nil
-	}
-	fault, _ := found.fault()
-	refusal := refuse(fault, "%s", found.Message)
-	if !found.Task {
-		return false, refusal
+	fault, _ := r.fault()
+	refusal := refuse(fault, "%s", r.Message)
+	if !r.Task {
+		return refusal
 	}
 	name := strings.TrimSuffix(call.Name, "_Task")
-	return false, taskBody(call.Name, task(call.This, name, func() (types.AnyType, soap.HasFault) { return nil, refusal }))
+	return taskBody(call.Name, task(call.This, name, func() (types.AnyType, soap.HasFault) { return nil, refusal }))
 }
 
+// take is how this call of a method goes wrong, if it does.
 func (r *rules) take(method string) *rule {
 	r.Lock()
 	defer r.Unlock()

@@ -47,6 +47,9 @@ func (s *server) make(request *types.CreateVM_Task) (*simulator.VirtualMachine, 
 	if config.Files == nil || local(config.Files.VmPathName) == "" {
 		return nil, refuse(new(types.InvalidDatastorePath), "Invalid datastore path '%v'", config.Files)
 	}
+	if refused := knownGuest(config.GuestId); refused != nil {
+		return nil, refused
+	}
 	if refused := s.checkDevices(config, nil); refused != nil {
 		return nil, refused
 	}
@@ -70,6 +73,15 @@ func duplicate(folder *simulator.Folder, name string) soap.HasFault {
 		return refuse(&types.DuplicateName{Name: name, Object: found.Reference()}, "The name '%s' already exists.", name)
 	}
 	return nil
+}
+
+func knownGuest(id string) soap.HasFault {
+	for _, known := range simulator.GuestID {
+		if id == "" || id == string(known) {
+			return nil
+		}
+	}
+	return refuse(&types.InvalidArgument{InvalidProperty: "configSpec.guestId"}, "A specified parameter was not correct: configSpec.guestId")
 }
 
 func (s *server) reconfigVM(call *simulator.Method) soap.HasFault {

@@ -16,6 +16,7 @@ mod lease;
 #[allow(dead_code, reason = "until the target is there")]
 mod soap;
 mod source;
+mod target;
 
 use std::sync::Arc;
 

@@ -10,6 +10,7 @@ pub struct Fault {
     message: String,
     fields: Value,
     task: bool,
+    late: bool,
     skip: u32,
     times: u32,
 }
@@ -23,6 +24,7 @@ impl Fault {
             message: format!("injected {fault}"),
             fields: json!({}),
             task: false,
+            late: false,
             skip: 0,
             times: 1,
         }
@@ -31,6 +33,14 @@ impl Fault {
     /// The connection ends without an answer, and nothing was done.
     pub fn hang_up(method: &str) -> Self {
         Self::of(method, "")
+    }
+
+    /// The call is made, and the connection ends before its answer.
+    pub fn lose_answer(method: &str) -> Self {
+        Self {
+            late: true,
+            ..Self::hang_up(method)
+        }
     }
 
     /// The call succeeds, and its task ends with the fault.
@@ -71,7 +81,7 @@ impl Fault {
     pub(super) fn as_json(&self) -> Value {
         json!({
             "method": self.method, "fault": self.kind, "message": self.message, "fields": self.fields,
-            "task": self.task, "skip": self.skip, "times": self.times,
+            "task": self.task, "late": self.late, "skip": self.skip, "times": self.times,
         })
     }
 }

@@ -22,6 +22,10 @@ const READY: Duration = Duration::from_mins(15);
 /// How often completing is tried while the server is away.
 const TRIES: u32 = 4;
 
+/// How often, and with which pause, a lease is asked why a transfer failed.
+const LOOKS: u32 = 4;
+const LOOK: Duration = Duration::from_millis(250);
+
 /// A lease that is ready.
 pub(crate) struct Lease {
     client: Client,
@@ -80,6 +84,19 @@ impl Lease {
     /// Why the lease is lost, where it is.
     pub(crate) fn check(&self) -> Result<(), Trouble> {
         self.heartbeat.check()
+    }
+
+    /// Why the server ended the lease, where it did: what a transfer that failed does not say. The server may take a moment to
+    /// know.
+    pub(crate) async fn reason(&self) -> Option<Trouble> {
+        for _ in 0..LOOKS {
+            let props = self.client.properties(&self.moref, &["state", "error"]).await.ok()?;
+            if props.text("state") == Some("error") {
+                return Some(ended(&props, "error"));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        None
     }
 
     /// Asks for SHA-256 in the manifest instead of SHA-1: `false` where the server has no such thing. Only before any transfer.
