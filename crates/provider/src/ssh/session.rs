@@ -42,6 +42,8 @@ pub(crate) struct Target {
     pub host: String,
     /// Port.
     pub port: u16,
+    /// What says host and port, for messages.
+    pub said_by: &'static str,
 }
 
 impl Target {
@@ -83,7 +85,10 @@ impl Session {
             refused.unwrap_or_else(|| {
                 Error::new(Kind::Unreachable, "connect to", target.name())
                     .source(error)
-                    .remedy("check the host and its port for ssh, and that sshd runs there")
+                    .remedy(format!(
+                        "check the host and port of {}, and that sshd runs there",
+                        target.said_by
+                    ))
             })
         })?;
         let mut session = Self {

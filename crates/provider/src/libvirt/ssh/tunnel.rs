@@ -44,6 +44,7 @@ impl Tunnel {
             user,
             host: address.host.clone(),
             port: address.port.unwrap_or(22),
+            said_by: "spec.endpoint",
         };
         Ok(Self(Arc::new(Shared {
             target,

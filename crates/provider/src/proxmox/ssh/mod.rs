@@ -58,6 +58,7 @@ impl Proxmox {
             user: self.config.ssh.user.clone(),
             host: host.clone(),
             port: self.config.ssh.port,
+            said_by: "the node for ssh",
         };
         let session = Arc::new(Session::connect(&target, &self.config.credentials).await?);
         sessions.insert(host, Arc::clone(&session));
