@@ -1,13 +1,30 @@
 //! A cluster as such, and how a VM is found in it.
 
+use async_trait::async_trait;
+
 use super::Proxmox;
 use super::client::types::{Version, VmStatus};
 use super::client::vm::Located;
 use super::config::VmConfig;
-use crate::{Error, Kind, PowerState, Vm, VmId, VmSelector};
+use crate::{Error, Hypervisor, Kind, PowerState, Vm, VmId, VmSelector};
 
 /// The oldest version that is known to work.
 const OLDEST: Version = Version::new(7, 4);
+
+#[async_trait]
+impl Hypervisor for Proxmox {
+    fn describe(&self) -> String {
+        self.object()
+    }
+
+    async fn check(&self) -> Result<(), Error> {
+        self.look().await
+    }
+
+    async fn find_vm(&self, vm: &VmSelector) -> Result<Vm, Error> {
+        self.read_vm(vm).await.map(|(vm, _, _)| vm)
+    }
+}
 
 impl Proxmox {
     /// Kind and endpoint.

@@ -3,14 +3,12 @@
 //! [`Proxmox`] is one cluster: a source of VMs and a target for them. All calls go through the [`client`]; a VM's configuration
 //! becomes the neutral model in [`config`].
 
-#[allow(dead_code)]
 pub(crate) mod client;
-#[allow(dead_code, unused_imports)]
 pub(crate) mod config;
-#[allow(dead_code)]
 mod hypervisor;
 mod source;
 mod ssh;
+mod target;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,7 +27,7 @@ pub struct Config {
     pub credentials: Credentials,
     /// Whether certificates go unverified: only where the user says so.
     pub insecure: bool,
-    /// The node for new VMs; `None` takes the one that has the target storage and the most free memory.
+    /// The node for new VMs; `None` takes one that is online and has the storages, for each migration another.
     pub node: Option<String>,
     /// The storage for disks where a migration names none.
     pub storage: Option<String>,
@@ -76,9 +74,7 @@ pub struct Shared {
 /// A cluster or a single node. Cheap to clone: clones share connections and ticket.
 #[derive(Clone)]
 pub struct Proxmox {
-    #[allow(dead_code)]
     pub(crate) client: Client,
-    #[allow(dead_code)]
     pub(crate) config: Arc<Config>,
     pub(crate) shells: ssh::Shells,
 }

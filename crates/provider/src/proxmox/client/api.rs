@@ -1,6 +1,6 @@
 //! The endpoints that both sides of a migration need.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -13,9 +13,6 @@ use crate::{Error, Kind};
 
 /// A VM's configuration as it is written down: option and value.
 pub(crate) type Options = BTreeMap<String, String>;
-
-/// The privileges that somebody has on a path: name, and whether it propagates.
-pub(crate) type Privileges = BTreeMap<String, Value>;
 
 impl Client {
     /// `GET /version`.
@@ -130,12 +127,29 @@ impl Client {
         })
     }
 
-    /// What the token or user may do on a path: `GET /access/permissions`.
-    pub(crate) async fn privileges(&self, path: &str) -> Result<Privileges, Error> {
+    /// The privileges that the token or user has on a path: `GET /access/permissions`. The value of each says whether it
+    /// propagates to what is below.
+    pub(crate) async fn privileges(&self, path: &str) -> Result<BTreeSet<String>, Error> {
         let call = Call::get(&["access", "permissions"], "ask for the privileges at", self.object()).with("path", path);
-        let mut found: BTreeMap<String, Privileges> = self.send(&call).await?;
-        Ok(found.remove(path).unwrap_or_default())
+        let found: BTreeMap<String, BTreeMap<String, Value>> = self.send(&call).await?;
+        Ok(held(path, found))
     }
+}
+
+/// What is held on `path`: what is on it, and what propagates from above.
+fn held(path: &str, found: BTreeMap<String, BTreeMap<String, Value>>) -> BTreeSet<String> {
+    let mut held = BTreeSet::new();
+    for (at, privileges) in found {
+        let is_above = path
+            .strip_prefix(at.trim_end_matches('/'))
+            .is_some_and(|rest| rest.starts_with('/'));
+        for (privilege, propagates) in privileges {
+            if at == path || (is_above && number::truth(&propagates)) {
+                held.insert(privilege);
+            }
+        }
+    }
+    held
 }
 
 /// How messages call a VM by its id.
@@ -149,5 +163,24 @@ fn text(value: Value) -> String {
         Value::Bool(value) => u8::from(value).to_string(),
         Value::Null => String::new(),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn privileges_come_from_the_path_and_from_above() {
+        let found = r#"{"/": {"A": 1, "B": 0}, "/vms": {"C": 0}, "/vms/1": {"D": 1}, "/vm": {"E": 1}}"#;
+        let held = |path| {
+            held(path, serde_json::from_str(found).unwrap())
+                .into_iter()
+                .collect::<Vec<_>>()
+                .concat()
+        };
+        assert_eq!(held("/vms"), "AC");
+        assert_eq!(held("/"), "AB");
+        assert_eq!(held("/vms/1/x"), "AD");
     }
 }

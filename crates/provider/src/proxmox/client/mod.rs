@@ -17,6 +17,7 @@ mod send;
 pub(crate) mod task;
 mod tls;
 pub(crate) mod types;
+pub(crate) mod upload;
 pub(crate) mod vm;
 
 use std::sync::Arc;

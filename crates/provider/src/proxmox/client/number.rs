@@ -23,12 +23,17 @@ pub(crate) fn maybe_number<'de, D: Deserializer<'de>>(input: D) -> Result<Option
 
 /// A truth value: `1`, `"1"`, `true` are true, all else is false.
 pub(crate) fn flag<'de, D: Deserializer<'de>>(input: D) -> Result<bool, D::Error> {
-    Ok(match Value::deserialize(input)? {
-        Value::Bool(value) => value,
+    Ok(truth(&Value::deserialize(input)?))
+}
+
+/// Whether a value means true.
+pub(crate) fn truth(value: &Value) -> bool {
+    match value {
+        Value::Bool(value) => *value,
         Value::Number(number) => number.as_f64().is_some_and(|number| number != 0.0),
         Value::String(text) => matches!(text.as_str(), "1" | "yes" | "on" | "true"),
         _ => false,
-    })
+    }
 }
 
 /// [`flag`], where absence means something else than false.

@@ -44,16 +44,6 @@ impl Upid {
                 .detail("Proxmox VE's answer is not the id of a task")),
         }
     }
-
-    /// The whole id.
-    pub(crate) fn as_str(&self) -> &str {
-        &self.text
-    }
-
-    /// The node on which it runs.
-    pub(crate) fn node(&self) -> &str {
-        &self.node
-    }
 }
 
 impl fmt::Display for Upid {
@@ -314,7 +304,7 @@ mod tests {
     fn a_upid_says_its_node() {
         let text = "UPID:pve1:000A1B2C:0123ABCD:66AA55CC:qmcreate:100:vmferry@pve!t:";
         let upid = Upid::parse(text).unwrap();
-        assert_eq!((upid.node(), upid.as_str()), ("pve1", text));
+        assert_eq!((upid.node.as_str(), upid.to_string().as_str()), ("pve1", text));
         for text in ["", "UPID", "UPID:::::::", "OK", "upid:pve:1:2:3:4:5:6:"] {
             assert_eq!(Upid::parse(text).unwrap_err().kind(), Kind::Failed, "{text}");
         }

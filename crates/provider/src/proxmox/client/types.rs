@@ -1,6 +1,6 @@
 //! What the endpoints answer: of each, what is needed.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::number::{flag, maybe_flag, maybe_number, number};
 
@@ -55,9 +55,6 @@ pub(crate) struct VmResource {
     pub(crate) status: Option<String>,
     /// Its tags, separated by semicolons.
     pub(crate) tags: Option<String>,
-    /// Whether it is a template.
-    #[serde(default, deserialize_with = "flag")]
-    pub(crate) template: bool,
 }
 
 impl VmResource {
@@ -80,25 +77,12 @@ pub(crate) struct Node {
     pub(crate) name: String,
     /// `online`, `offline`, `unknown`.
     pub(crate) status: String,
-    /// Memory in use, in bytes; absent without `Sys.Audit`.
-    #[serde(default, deserialize_with = "maybe_number")]
-    pub(crate) mem: Option<u64>,
-    /// Memory in bytes.
-    #[serde(default, deserialize_with = "maybe_number")]
-    pub(crate) maxmem: Option<u64>,
-    /// SHA-256 of its certificate.
-    pub(crate) ssl_fingerprint: Option<String>,
 }
 
 impl Node {
     /// Whether it is there.
     pub(crate) fn is_online(&self) -> bool {
         self.status == "online"
-    }
-
-    /// Memory that nothing uses, in bytes; 0 where that is not told.
-    pub(crate) fn free_memory(&self) -> u64 {
-        self.maxmem.unwrap_or(0).saturating_sub(self.mem.unwrap_or(0))
     }
 }
 
@@ -112,12 +96,6 @@ pub(crate) struct ClusterEntry {
     pub(crate) name: String,
     /// The node's address.
     pub(crate) ip: Option<String>,
-    /// Whether it is the node that answers.
-    #[serde(default, deserialize_with = "flag")]
-    pub(crate) local: bool,
-    /// Whether the node is there.
-    #[serde(default, deserialize_with = "flag")]
-    pub(crate) online: bool,
 }
 
 /// An entry of `GET /nodes/N/storage`: a storage as that node has it.
@@ -144,9 +122,6 @@ pub(crate) struct Storage {
     /// Free bytes.
     #[serde(default, deserialize_with = "maybe_number")]
     pub(crate) avail: Option<u64>,
-    /// Size in bytes.
-    #[serde(default, deserialize_with = "maybe_number")]
-    pub(crate) total: Option<u64>,
 }
 
 impl Storage {
@@ -174,17 +149,9 @@ impl Storage {
 pub(crate) struct Content {
     /// Its id, `storage:import/file` or `storage:vm-100-disk-0`.
     pub(crate) volid: String,
-    /// What it is: `images`, `import`, …
-    #[serde(rename = "content")]
-    pub(crate) kind: Option<String>,
-    /// `qcow2`, `raw`, `vmdk`, `ova+qcow2`, …
-    pub(crate) format: Option<String>,
     /// Size in bytes: of an image its capacity, of an `import` the file's where nobody looked into it.
     #[serde(default, deserialize_with = "maybe_number")]
     pub(crate) size: Option<u64>,
-    /// The VM that it belongs to.
-    #[serde(default, deserialize_with = "maybe_number")]
-    pub(crate) vmid: Option<u64>,
 }
 
 /// An entry of `GET /nodes/N/network?type=any_bridge`.
@@ -199,20 +166,6 @@ pub(crate) struct Interface {
 pub(crate) struct VmStatus {
     /// `running` or `stopped`.
     pub(crate) status: String,
-    /// `running`, `paused`, `prelaunch`, …
-    pub(crate) qmpstatus: Option<String>,
-    /// Who holds it: `backup`, `create`, `migrate`, …
-    pub(crate) lock: Option<String>,
-}
-
-/// An entry of `GET /nodes/N/qemu/VMID/snapshot`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Snapshot {
-    /// Its name; `current` is no snapshot but the present.
-    pub(crate) name: String,
-    /// What was written to it.
-    #[serde(default)]
-    pub(crate) description: String,
 }
 
 #[cfg(test)]
