@@ -93,7 +93,12 @@ class Transfer(object):
             finally:
                 os.remove(spool)
             return 'finished file import successfully'
-        return await self.task(request.match_info['node'], 'imgcopy', '', user, body)
+
+        def undo():
+            if os.path.exists(spool):
+                os.remove(spool)
+        with self.before_task(None, undo):
+            return await self.task(request.match_info['node'], 'imgcopy', '', user, body)
 
     @staticmethod
     async def _verify_checksum(path, values):
