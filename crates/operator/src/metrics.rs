@@ -245,6 +245,11 @@ const PHASES: [&str; 11] = [
     "Failed",
 ];
 
+/// The name of a phase.
+pub(crate) fn phase_name(phase: Phase) -> &'static str {
+    PHASES[phase as usize]
+}
+
 fn waits(status: &VMMigrationStatus) -> bool {
     status.phase == Phase::Pending && status.start_time.is_some() && status.completion_time.is_none()
 }
@@ -269,7 +274,7 @@ fn done(status: &VMMigrationStatus) -> u64 {
 }
 
 /// When a status last came a phase further: when a condition became True, or it started.
-fn changed(status: &VMMigrationStatus) -> Option<Timestamp> {
+pub(crate) fn changed(status: &VMMigrationStatus) -> Option<Timestamp> {
     let times = status.conditions.iter().filter(|condition| condition.status == "True");
     let times = times.map(|condition| condition.last_transition_time.0);
     times.chain(status.start_time.as_ref().map(|time| time.0)).max()

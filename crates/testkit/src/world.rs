@@ -64,6 +64,11 @@ impl World {
         Self(items)
     }
 
+    /// The lines, sorted.
+    pub fn lines(&self) -> Vec<String> {
+        self.0.iter().cloned().collect()
+    }
+
     /// What is different later.
     pub fn until(&self, later: &Self) -> Change {
         Change {

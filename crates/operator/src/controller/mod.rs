@@ -44,7 +44,7 @@ const WINDING_DOWN: Duration = Duration::from_secs(40);
 const STEPS: usize = 64;
 
 /// What can be set.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Settings {
     /// The only namespace whose migrations are looked at; all where none is given.
     pub watch_namespace: Option<String>,
@@ -58,6 +58,8 @@ pub struct Settings {
     pub metrics_addr: Option<SocketAddr>,
     /// Where health is served.
     pub health_addr: Option<SocketAddr>,
+    /// Who else hears of what is saved.
+    pub observers: Vec<Arc<dyn Observer>>,
 }
 
 /// The operator, with its store and its events on an API server.
@@ -78,8 +80,9 @@ impl Operator {
             None => Leadership::always(),
         };
         let metrics = Arc::new(Metrics::default());
-        let observer: Arc<dyn Observer> = Arc::clone(&metrics) as _;
-        let store = KubeStore::new(client.clone(), leadership.clone(), Some(observer));
+        let mut observers: Vec<Arc<dyn Observer>> = vec![Arc::clone(&metrics) as _];
+        observers.extend(settings.observers.iter().cloned());
+        let store = KubeStore::new(client.clone(), leadership.clone(), observers);
         let events = KubeEvents::new(client.clone(), settings.identity.clone());
         Self {
             client,

@@ -44,7 +44,7 @@ pub struct KubeStore {
     client: Client,
     leadership: Leadership,
     writers: Semaphore,
-    observer: Option<Arc<dyn Observer>>,
+    observers: Vec<Arc<dyn Observer>>,
     pub(crate) migrations: Arc<Cache<VMMigration>>,
     pub(crate) virtual_machines: Arc<Cache<VirtualMachine>>,
     pub(crate) providers: Arc<Cache<Provider>>,
@@ -52,12 +52,12 @@ pub struct KubeStore {
 
 impl KubeStore {
     /// A store with empty caches, which writes only for as long as `leadership` holds.
-    pub fn new(client: Client, leadership: Leadership, observer: Option<Arc<dyn Observer>>) -> Self {
+    pub fn new(client: Client, leadership: Leadership, observers: Vec<Arc<dyn Observer>>) -> Self {
         Self {
             client,
             leadership,
             writers: Semaphore::new(WRITERS),
-            observer,
+            observers,
             migrations: Arc::default(),
             virtual_machines: Arc::default(),
             providers: Arc::default(),
@@ -276,7 +276,7 @@ impl Store for KubeStore {
             }
             return Err(error.into());
         }
-        if let Some(observer) = &self.observer {
+        for observer in &self.observers {
             observer.saved(&base, migration);
         }
         Ok(())

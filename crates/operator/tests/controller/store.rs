@@ -16,7 +16,7 @@ use crate::support::{MIGRATION, NS, cluster, found, migration};
 
 /// A store whose caches know everything, and what keeps them so.
 async fn store(client: Client, leadership: Leadership) -> (Arc<KubeStore>, AbortOnDropHandle<()>) {
-    let store = Arc::new(KubeStore::new(client, leadership, None));
+    let store = Arc::new(KubeStore::new(client, leadership, Vec::new()));
     let watching = Arc::clone(&store);
     let watch = tokio::spawn(async move { watching.watch(None, |_| {}).await });
     store.synced().await;

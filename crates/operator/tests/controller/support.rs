@@ -101,6 +101,7 @@ impl Running {
             upkeep: Upkeep::Read,
             metrics_addr: None,
             health_addr: None,
+            observers: Vec::new(),
         };
         let operator = Operator::new(client, settings);
         let ports = Ports {

@@ -127,6 +127,18 @@ impl Host {
     }
 }
 
+impl DiskSpec {
+    /// Makes this disk's image, on no host yet. With a marker it is one that the micro guest boots from.
+    ///
+    /// # Panics
+    /// Where it has backing files: those are of a host.
+    #[track_caller]
+    pub fn make(&self, path: &Path, marker: Option<&str>) {
+        assert!(self.backing.is_empty(), "a disk of no host stands alone");
+        make_base(self, path, self.format, marker);
+    }
+}
+
 /// Makes the image that stands on no other.
 fn make_base(disk: &DiskSpec, path: &Path, format: Format, marker: Option<&str>) {
     let raw_path = path.with_extension("tmp");

@@ -37,6 +37,9 @@ pub struct Controller {
         env = "VMFERRY_HEALTH_ADDR"
     )]
     pub health_addr: SocketAddr,
+    /// The OpenTelemetry collector that is told of phases: a trace for each migration, a span for each phase. Default: none.
+    #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_parser = NonEmptyStringValueParser::new())]
+    pub otlp_endpoint: Option<String>,
     /// Whether the status of Providers (their health) and of the VirtualMachines that migrations touch is kept.
     #[arg(long, value_enum, default_value_t = ProvidersMode::Auto, env = "VMFERRY_PROVIDERS")]
     pub providers: ProvidersMode,

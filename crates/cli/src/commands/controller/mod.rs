@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use vmferry_engine::port::{Connector, Store};
 use vmferry_engine::{Config, Ports};
-use vmferry_operator::{LeaseSettings, Operator, Settings, Upkeep};
+use vmferry_operator::{LeaseSettings, Observer, Operator, Settings, Spans, Upkeep};
 use vmferry_staging::limit::Bucket;
 
 use self::args::{Controller, ProvidersMode};
@@ -32,7 +32,7 @@ pub async fn controller(args: Controller) -> Result<Code, Failure> {
     let runtime = place::runtime(args.runtime_dir.as_deref())?;
     let client = place::client().await?;
     let webhook = admission::start(&args.admission, &client, &stop).await?;
-    let operator = Operator::new(client.clone(), settings(&args));
+    let operator = Operator::new(client.clone(), settings(&args)?);
 
     let limit = args.limits.bandwidth_limit.map(|rate| Bucket::new(rate.0));
     let connector: Arc<dyn Connector> = Arc::new(Wiring::new(runtime.path().to_owned(), hosts).limited(limit));
@@ -55,14 +55,21 @@ pub async fn controller(args: Controller) -> Result<Code, Failure> {
     done.map(|()| Code::Success).map_err(Failure::failed)
 }
 
-fn settings(args: &Controller) -> Settings {
+fn settings(args: &Controller) -> Result<Settings, Failure> {
     let identity = place::identity(args.election.identity.as_deref());
     let lease = args.election.leader_elect.then(|| LeaseSettings {
         namespace: place::namespace(args.election.lease_namespace.as_deref()),
         name: args.election.lease_name.clone(),
         identity: identity.clone(),
     });
-    Settings {
+    let spans = args.otlp_endpoint.as_deref().map(Spans::to).transpose();
+    let spans = spans.map_err(|detail| {
+        let endpoint = args.otlp_endpoint.as_deref().unwrap_or_default();
+        Failure::bad_input(format!(
+            "cannot use --otlp-endpoint {endpoint}: {detail}; set it to a URL such as http://collector:4318"
+        ))
+    })?;
+    Ok(Settings {
         watch_namespace: args.watch_namespace.clone(),
         lease,
         identity,
@@ -73,7 +80,11 @@ fn settings(args: &Controller) -> Settings {
         },
         metrics_addr: Some(args.metrics_addr),
         health_addr: Some(args.health_addr),
-    }
+        observers: spans
+            .map(|spans| Arc::new(spans) as Arc<dyn Observer>)
+            .into_iter()
+            .collect(),
+    })
 }
 
 fn config(args: &Controller) -> Config {
