@@ -1,8 +1,25 @@
 //! A server as such, and how a VM is found on it.
 
+use async_trait::async_trait;
+
 use super::VSphere;
 use super::inventory::{self, VmInfo};
-use crate::{Error, Kind, Vm, VmSelector};
+use crate::{Error, Hypervisor, Kind, Vm, VmSelector};
+
+#[async_trait]
+impl Hypervisor for VSphere {
+    fn describe(&self) -> String {
+        self.name()
+    }
+
+    async fn check(&self) -> Result<(), Error> {
+        self.answers().await
+    }
+
+    async fn find_vm(&self, vm: &VmSelector) -> Result<Vm, Error> {
+        self.neutral(vm).await
+    }
+}
 
 impl VSphere {
     /// How messages name it.

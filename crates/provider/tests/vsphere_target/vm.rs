@@ -1,6 +1,6 @@
 //! VMs made of disks that were imported.
 
-use vmferry_provider::{Kind, PowerState, ScsiController, TargetHost, VmId};
+use vmferry_provider::{Hypervisor as _, Kind, PowerState, ScsiController, TargetHost, VmId, VmSelector};
 use vmferry_testkit::MIB;
 use vmferry_testkit::vsphere::{VmSeed, Vsphere};
 
@@ -22,10 +22,14 @@ async fn a_vm_has_the_hardware_that_it_is_to_have() {
         }
         let lsi = Disk {
             controller: Some(ScsiController::Lsi53c1030),
+            boot_order: Some(1),
             ..disk("sda", DiskBus::Scsi, 32 * MIB)
         };
         let disks = vec![
-            disk("vda", DiskBus::Virtio, 80 * MIB),
+            Disk {
+                boot_order: Some(3),
+                ..disk("vda", DiskBus::Virtio, 80 * MIB)
+            },
             lsi,
             disk("sdb", DiskBus::Sata, 40 * MIB),
         ];
@@ -86,6 +90,8 @@ async fn a_vm_has_the_hardware_that_it_is_to_have() {
             state.files
         );
 
+        assert_read_back(&host, &created.id, &spec.hardware).await;
+
         for power in [
             PowerState::On,
             PowerState::On,
@@ -101,6 +107,27 @@ async fn a_vm_has_the_hardware_that_it_is_to_have() {
         host.delete_created("web", &owner()).await.unwrap();
         assert_nothing(&server.state());
     }
+}
+
+/// As the engine looks at it: in the same order, whatever the disks are on.
+async fn assert_read_back(host: &VSphere, id: &VmId, wanted: &Hardware) {
+    let selector = VmSelector {
+        id: Some(id.0.clone()),
+        name: "web".to_owned(),
+    };
+    let seen = host.find_vm(&selector).await.unwrap().hardware;
+    let sizes = |hardware: &Hardware| hardware.disks.iter().map(|disk| disk.capacity).collect::<Vec<_>>();
+    let cards = |hardware: &Hardware| {
+        let card = |nic: &Nic| (nic.mac.clone(), nic.attachment.clone());
+        hardware.nics.iter().map(card).collect::<Vec<_>>()
+    };
+    assert_eq!((sizes(&seen), cards(&seen)), (sizes(wanted), cards(wanted)));
+    assert_eq!(
+        (seen.firmware, seen.vcpus, seen.memory_bytes),
+        (wanted.firmware, 2, 512 * MIB)
+    );
+    let boot: Vec<_> = seen.disks.iter().map(|disk| disk.boot_order).collect();
+    assert_eq!(boot, [Some(2), Some(1), None]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -91,8 +91,15 @@ impl NewVm<'_> {
         properties.extend(nics.map(|((nic, network), at)| change("add", None, card(nic, network, at))));
         properties.push(option(UID, self.uid));
         properties.push(option(DISKS, &self.slots.len().to_string()));
-        if let Firmware::Uefi { secure_boot: true } = self.hardware.firmware {
-            properties.push(Arg::object("bootOptions", [Arg::text("efiSecureBootEnabled", true)]));
+        let reserved = self
+            .hardware
+            .nics
+            .iter()
+            .enumerate()
+            .filter(|(_, nic)| is_reserved(&nic.mac));
+        properties.extend(reserved.map(|(at, _)| option(&format!("ethernet{at}.checkMACAddress"), "FALSE")));
+        if let Some(secure_boot) = secure_boot(self.hardware) {
+            properties.push(Arg::object("bootOptions", [secure_boot]));
         }
         let firmware = match self.hardware.firmware {
             Firmware::Bios => "bios",
@@ -115,6 +122,33 @@ impl NewVm<'_> {
         }
         changes
     }
+}
+
+/// Whether vSphere takes an address for one that only it may give: VMware's own, but for those set aside for users.
+fn is_reserved(mac: &str) -> bool {
+    let mac = mac.to_ascii_lowercase();
+    let user = |byte: &str| u8::from_str_radix(byte, 16).is_ok_and(|byte| byte <= 0x3f);
+    match mac.strip_prefix("00:50:56:") {
+        Some(rest) => !rest.get(..2).is_some_and(user),
+        None => mac.starts_with("00:0c:29:"),
+    }
+}
+
+fn secure_boot(hardware: &Hardware) -> Option<Arg> {
+    match hardware.firmware {
+        Firmware::Uefi { secure_boot: true } => Some(Arg::text("efiSecureBootEnabled", true)),
+        Firmware::Uefi { secure_boot: false } | Firmware::Bios => None,
+    }
+}
+
+/// Has the VM boot from these disks, in this order.
+pub(super) fn boot(hardware: &Hardware, keys: &[i64]) -> Arg {
+    let mut options: Vec<Arg> = secure_boot(hardware).into_iter().collect();
+    options.extend(keys.iter().map(|key| {
+        let device = [Arg::text("deviceKey", key)];
+        Arg::typed("bootOrder", "VirtualMachineBootOptionsBootableDiskDevice", device)
+    }));
+    Arg::object("spec", [Arg::object("bootOptions", options)])
 }
 
 fn controller(slot: Slot) -> Arg {
@@ -240,6 +274,26 @@ impl Network {
                 "VirtualEthernetCardOpaqueNetworkBackingInfo",
                 [Arg::text("opaqueNetworkId", id), Arg::text("opaqueNetworkType", kind)],
             ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_addresses_that_vsphere_gives_itself_are_reserved() {
+        for (mac, reserved) in [
+            ("00:50:56:00:00:01", false),
+            ("00:50:56:3F:ff:ff", false),
+            ("00:50:56:40:00:00", true),
+            ("00:50:56:9a:00:01", true),
+            ("00:0C:29:00:00:01", true),
+            ("52:54:00:00:00:01", false),
+            ("00:50:56:", true),
+        ] {
+            assert_eq!(is_reserved(mac), reserved, "{mac}");
         }
     }
 }

@@ -51,6 +51,7 @@ pub(super) async fn create(vsphere: &VSphere, spec: &VmSpec, owner: &Owner) -> R
         };
         wanted.bring(vsphere, &home, &mut vm, owner).await?;
     }
+    order_boot(vsphere, spec, &vm, &object).await?;
     Ok(CreatedVm {
         id: VmId(vm.moref.value),
         name: spec.name.clone(),
@@ -109,6 +110,23 @@ async fn make(
 
 fn is_about_guest(trouble: &Trouble) -> bool {
     trouble.is("GuestOsNotSupported") || (trouble.kind == Kind::Invalid && trouble.detail.contains("guestId"))
+}
+
+/// Has the VM boot from the disks that the source boots from, where that is not the first one anyway.
+async fn order_boot(vsphere: &VSphere, spec: &VmSpec, vm: &Found, object: &str) -> Result<(), Error> {
+    let disks = &spec.hardware.disks;
+    let mut order: Vec<_> = (0..disks.len())
+        .filter(|index| disks[*index].boot_order.is_some())
+        .collect();
+    order.sort_by_key(|index| disks[*index].boot_order);
+    if order.first().is_none_or(|first| *first == 0) {
+        return Ok(());
+    }
+    let key = |index: &usize| Some(vm.disk(&disk_path(&vm.vmx, *index)?)?.key);
+    let keys: Vec<i64> = order.iter().filter_map(key).collect();
+    let change = spec::boot(&spec.hardware, &keys);
+    let ordered = vsphere.client.reconfigure(&vm.moref, change, CHANGE).await;
+    ordered.map_err(|trouble| trouble.of("set the boot order of", object))
 }
 
 /// A disk that the VM is to have.
