@@ -2,6 +2,7 @@
 #![cfg(feature = "proxmox")]
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod clone;
 mod faults;
 mod offline;
 mod refusals;
@@ -34,7 +35,11 @@ fn config(cluster: &Cluster) -> Config {
         credentials: Credentials {
             token_id: Some(Cluster::TOKEN.0.to_owned()),
             token_secret: Some(SecretString::from(Cluster::TOKEN.1)),
-            ssh_private_key: Some(SecretString::from(cluster.ssh_key())),
+            ssh_private_key: cluster
+                .dir()
+                .join("ssh")
+                .exists()
+                .then(|| SecretString::from(cluster.ssh_key())),
             known_hosts: Some(cluster.known_hosts()),
             ca: Some(cluster.ca().to_owned()),
             ..Credentials::default()

@@ -2,7 +2,7 @@
 
 use super::Guest;
 use super::found::Found;
-use super::volume;
+use super::{clone, volume};
 use crate::proxmox::Proxmox;
 use crate::{Error, Kind};
 
@@ -35,11 +35,14 @@ pub(super) async fn check(proxmox: &Proxmox, guest: &Guest) -> Result<(), Error>
         }
     }
     if !proxmox.has_ssh() {
-        return Err(Error::new(Kind::Unsupported, "read", &guest.object)
-            .detail(
-                "Proxmox VE's API does not give the bytes of a disk, and there is nothing to log in to its node with",
-            )
-            .remedy("put ssh-privatekey (and known_hosts) into the Provider's Secret"));
+        let Some(shared) = &proxmox.config.shared else {
+            return Err(Error::new(Kind::Unsupported, "read", &guest.object)
+                .detail("Proxmox VE's API does not give the bytes of a disk, and there is nothing to log in to its node with")
+                .remedy(
+                    "put ssh-privatekey (and known_hosts) into the Provider's Secret, or name a storage that this machine has too",
+                ));
+        };
+        return clone::check(proxmox, guest, shared).await;
     }
     // Logs in, too: a wrong key or an unknown host is said here.
     volume::look(proxmox, guest).await?;

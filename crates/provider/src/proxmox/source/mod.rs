@@ -11,11 +11,14 @@
 //! No endpoint of the API gives a disk's bytes, so they come by ssh from the node that the VM is on: NBD over a unix socket that the
 //! ssh session forwards. The node is looked up each time; a VM that moved is another state.
 //!
-//! Architecture Invariant: nothing here changes the VM, its configuration or its images, but for [`delete`], and for the moment in
+//! Without ssh, a full clone on a storage that this machine has too is the state, and its files are read ([`clone`]).
+//!
+//! Architecture Invariant: nothing here changes the VM, its configuration or its images, but for [`delete`], for the snapshot that a clone is made from, and for the moment in
 //! which its guest stands still ([`agent`]).
 
 mod agent;
 mod check;
+mod clone;
 mod delete;
 mod disk;
 mod found;
@@ -29,9 +32,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::Proxmox;
 use super::client::vm::Located;
 use super::config::VmConfig;
+use super::{Proxmox, Shared};
 use crate::{DiskInput, Error, Frozen, FrozenId, Kind, Owner, PowerState, SourceHost, Vm, VmSelector};
 
 /// A VM as it is now.
@@ -80,6 +83,9 @@ impl SourceHost for Proxmox {
     async fn freeze(&self, vm: &Vm, owner: &Owner, keep: bool) -> Result<Frozen, Error> {
         let guest = Guest::read(self, vm).await?;
         check::check(self, &guest).await?;
+        if let Some(shared) = without_ssh(self) {
+            return clone::freeze(self, &guest, shared, &tag(owner)?).await;
+        }
         let mut frozen = if guest.is_running() {
             running::freeze(self, &guest, &tag(owner)?).await?
         } else {
@@ -93,7 +99,9 @@ impl SourceHost for Proxmox {
 
     async fn frozen(&self, vm: &Vm, owner: &Owner) -> Result<Option<Frozen>, Error> {
         let guest = Guest::read(self, vm).await?;
-        if guest.is_running() {
+        if without_ssh(self).is_some() {
+            clone::frozen(self, &tag(owner)?).await
+        } else if guest.is_running() {
             running::frozen(self, &guest, &tag(owner)?).await
         } else {
             offline::frozen(self, &guest, &tag(owner)?).await.map(Some)
@@ -101,7 +109,9 @@ impl SourceHost for Proxmox {
     }
 
     async fn release(&self, vm: &VmSelector, owner: &Owner, keep: bool) -> Result<(), Error> {
-        let _ = keep;
+        if without_ssh(self).is_some() {
+            return clone::release(self, vm, &tag(owner)?, keep).await;
+        }
         leftovers::release(self, vm, &tag(owner)?).await
     }
 
@@ -112,6 +122,11 @@ impl SourceHost for Proxmox {
             }
             read => read?,
         };
+        if clone::is_clone(frozen) {
+            return Ok(DiskInput::Random(Arc::new(
+                clone::open(self, &guest, frozen, disk).await?,
+            )));
+        }
         Ok(DiskInput::Random(Arc::new(if offline::is_offline(frozen) {
             offline::open(self, &guest, frozen, disk).await?
         } else {
@@ -122,6 +137,11 @@ impl SourceHost for Proxmox {
     async fn delete_source(&self, vm: &VmSelector) -> Result<(), Error> {
         delete::delete(self, vm).await
     }
+}
+
+/// The storage for clones, where there is nothing to log in to a node with.
+fn without_ssh(proxmox: &Proxmox) -> Option<&Shared> {
+    proxmox.config.shared.as_ref().filter(|_| !proxmox.has_ssh())
 }
 
 /// The owner's tag, which is in all names.
