@@ -129,6 +129,16 @@ impl State {
     }
 }
 
+impl State {
+    /// Whether a state that held when the lease was had holds still.
+    async fn still_leased(&self, vsphere: &VSphere) -> Result<(), Error> {
+        if !offline::is_offline(&self.frozen) {
+            return Self::find(vsphere, &self.vm, &self.frozen).await.map(drop);
+        }
+        offline::check_leased(&self.info, &vsphere.look_up(&self.vm).await?)
+    }
+}
+
 /// The error for a state that does not hold any more.
 fn gone(object: &str) -> Error {
     Error::new(Kind::FrozenStateGone, "read the frozen disks of", object)

@@ -43,6 +43,22 @@ pub(super) fn state(vm: &VmInfo) -> FrozenId {
     FrozenId(format!("{PREFIX}{hex}"))
 }
 
+/// Whether the disks are still those that a lease was had on. What else may be changed under a lease (notes, say) does not
+/// matter, nor whether having a lease counts as a change.
+pub(super) fn check_leased(before: &VmInfo, after: &VmInfo) -> Result<(), Error> {
+    let disks = |vm: &VmInfo| {
+        let all = vm.disks.iter();
+        let disks: Vec<_> = all
+            .map(|disk| (disk.key, disk.backing.file.clone(), disk.capacity))
+            .collect();
+        disks
+    };
+    if after.power == PowerState::On || disks(before) != disks(after) {
+        return Err(gone(&after.object).detail("the VM was started, or its disks were changed, while they were read"));
+    }
+    Ok(())
+}
+
 /// Whether a state is still the VM's.
 pub(super) fn check(vm: &VmInfo, frozen: &FrozenId) -> Result<(), Error> {
     if vm.power == PowerState::On {

@@ -14,7 +14,7 @@ use super::{State, gone, place};
 use crate::vsphere::VSphere;
 use crate::vsphere::client::Trouble;
 use crate::vsphere::inventory::{VirtualDisk, devices};
-use crate::{DiskStream, Error, FrozenId, Kind, PowerState, VmSelector};
+use crate::{DiskStream, Error, Kind, PowerState};
 
 /// How long a host may take to begin with an answer.
 const ANSWER: Duration = Duration::from_mins(2);
@@ -118,6 +118,11 @@ impl Found {
             .join(&self.vsphere.client, &self.state.subject)
             .await;
         let held = joined.map_err(fail)?;
+        // From here on the lease keeps the state; until here it may have been lost since the disk was opened.
+        if let Err(error) = State::find(&self.vsphere, &self.state.vm, &self.state.frozen).await {
+            held.give_up();
+            return Err(error);
+        }
         let Some(device) = place::device(held.lease.info(), &self.device, self.disks) else {
             held.give_up();
             let keys: Vec<&str> = held
@@ -273,15 +278,11 @@ impl DiskStream for ExportStream {
         let compared = reading.compare().await;
         compared.map_err(|trouble| lost(trouble, &disk.object, &disk.state))?;
         // As long as the lease is there, nothing can change behind this look.
-        still_holds(&disk.vsphere, &disk.state.vm, &disk.state.frozen).await?;
+        disk.state.still_leased(&disk.vsphere).await?;
         reading.is_finished = true;
         let held = Arc::clone(&reading.held);
         drop(reading);
         let left = held.leave().await;
         left.map_err(|trouble| trouble.of("finish reading", disk.object))
     }
-}
-
-async fn still_holds(vsphere: &VSphere, vm: &VmSelector, frozen: &FrozenId) -> Result<(), Error> {
-    State::find(vsphere, vm, frozen).await.map(drop)
 }

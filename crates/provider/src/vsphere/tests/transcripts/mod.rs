@@ -87,6 +87,30 @@ async fn a_session_that_expires_in_mid_copy_is_made_anew() {
 }
 
 #[tokio::test]
+async fn what_is_changed_before_the_first_read_is_another_state_and_notes_taken_under_the_lease_are_not() {
+    const VERSION: &str = "2026-01-01T00:00:00.000001Z";
+    let (server, vsphere, vm, frozen) = scene("vcenter-7.0", "").await;
+    let mut stream = open(&vsphere, &vm, &frozen, "scsi0:0").await;
+    server.say(VERSION, "2026-01-01T00:00:00.000002Z");
+    let error = stream.read(Buf::alone(1000)).await.err().unwrap();
+    assert_eq!(error.kind(), Kind::FrozenStateGone, "{error}");
+
+    let (server, vsphere, vm, frozen) = scene("vcenter-7.0", "").await;
+    let mut stream = open(&vsphere, &vm, &frozen, "scsi0:0").await;
+    drain(&mut *stream).await.unwrap();
+    server.say(VERSION, "2026-01-01T00:00:00.000002Z");
+    stream.finish().await.unwrap();
+
+    let (server, vsphere, vm, frozen) = scene("vcenter-7.0", "").await;
+    let mut stream = open(&vsphere, &vm, &frozen, "scsi0:0").await;
+    drain(&mut *stream).await.unwrap();
+    server.say("web_1.vmdk", "web_2.vmdk");
+    let error = stream.finish().await.unwrap_err();
+    assert_eq!(error.kind(), Kind::FrozenStateGone, "{error}");
+    assert_eq!(server.count("HttpNfcLeaseComplete"), 0);
+}
+
+#[tokio::test]
 async fn a_host_with_another_certificate_than_the_lease_names_is_not_trusted() {
     let (server, vsphere, vm, frozen) = scene("vcenter-7.0", &"00:".repeat(20)).await;
     let mut stream = open(&vsphere, &vm, &frozen, "scsi0:0").await;

@@ -30,7 +30,7 @@ pub(super) struct Server {
 struct Script {
     folder: PathBuf,
     calls: Mutex<HashMap<String, usize>>,
-    replacements: [(&'static str, String); 2],
+    replacements: Mutex<Vec<(&'static str, String)>>,
 }
 
 impl Server {
@@ -45,11 +45,11 @@ impl Server {
                 .join("tests/transcripts")
                 .join(kind),
             calls: Mutex::default(),
-            replacements: [
+            replacements: Mutex::new(vec![
                 // Another name than the one by which it is connected to.
                 ("@HOST@", format!("127.0.0.1:{}", front.port())),
                 ("@THUMBPRINT@", thumbprint.trim_end_matches(':').to_owned()),
-            ],
+            ]),
         });
         let shared = Arc::clone(&script);
         thread::spawn(move || {
@@ -73,6 +73,15 @@ impl Server {
             insecure: false,
             placement: Placement::default(),
         }
+    }
+
+    /// Has answers say something else from now on.
+    pub(super) fn say(&self, instead: &'static str, text: &str) {
+        self.script
+            .replacements
+            .lock()
+            .unwrap()
+            .push((instead, text.to_owned()));
     }
 
     /// How often a method was called.
@@ -167,7 +176,8 @@ impl Script {
         let answer = answer.unwrap_or_else(|_| {
             format!("<Envelope><Body><Fault><faultstring>nobody wrote {name}</faultstring></Fault></Body></Envelope>")
         });
-        self.replacements
+        let replacements = self.replacements.lock().unwrap();
+        replacements
             .iter()
             .fold(answer, |answer, (mark, value)| answer.replace(mark, value))
     }
