@@ -5,15 +5,10 @@
 //!
 //! Architecture Invariant: vCenter and ESXi are one code path. Where they differ, they are asked, never told apart by version.
 
-#[allow(dead_code, reason = "until the target is there")]
 mod client;
-#[allow(dead_code, reason = "until the target is there")]
 mod hypervisor;
-#[allow(dead_code, reason = "until the target is there")]
 mod inventory;
-#[allow(dead_code, reason = "until the target is there")]
 mod lease;
-#[allow(dead_code, reason = "until the target is there")]
 mod soap;
 mod source;
 mod target;
@@ -59,7 +54,6 @@ pub struct Placement {
 
 /// A vCenter or an ESXi host. Cheap to clone: clones share one session, which is made anew when it ended.
 #[derive(Clone)]
-#[allow(dead_code, reason = "until the target is there")]
 pub struct VSphere {
     client: Client,
     placement: Arc<Placement>,

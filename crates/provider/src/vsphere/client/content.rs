@@ -24,8 +24,6 @@ pub(crate) struct ServiceContent {
     pub(crate) session_manager: Moref,
     /// Moves and deletes disks, where it can.
     pub(crate) virtual_disk_manager: Option<Moref>,
-    /// Moves and deletes files, where it can.
-    pub(crate) file_manager: Option<Moref>,
     /// Whether it is a vCenter, not a host.
     pub(crate) is_vcenter: bool,
     /// Name and version, as in `VMware vCenter Server 8.0.2 build-22385739`.
@@ -56,7 +54,6 @@ impl ServiceContent {
             search_index: content.moref_at("searchIndex")?,
             session_manager: content.moref_at("sessionManager")?,
             virtual_disk_manager: content.moref_at("virtualDiskManager"),
-            file_manager: content.moref_at("fileManager"),
             is_vcenter: about.text_at("apiType") == Some("VirtualCenter"),
             full_name: about.text_at("fullName").unwrap_or("unknown").to_owned(),
             api_version: about.text_at("apiVersion").unwrap_or_default().to_owned(),

@@ -68,11 +68,6 @@ impl Endpoint {
         &self.host
     }
 
-    /// Port.
-    pub(crate) fn port(&self) -> u16 {
-        self.url.port().unwrap_or(443)
-    }
-
     /// Host, and port where it is not 443.
     pub(crate) fn authority(&self) -> String {
         match self.url.port() {

@@ -95,13 +95,6 @@ impl Client {
         self.task(vm, "ReconfigVM_Task", &[spec], limit).await.map(drop)
     }
 
-    /// Gives an object another name.
-    pub(crate) async fn rename(&self, object: &Moref, name: &str) -> Result<(), Trouble> {
-        self.task(object, "Rename_Task", &[Arg::text("newName", name)], QUICK)
-            .await
-            .map(drop)
-    }
-
     /// Starts a VM. A vCenter may choose another host of the cluster for it.
     pub(crate) async fn power_on(&self, vm: &Moref) -> Result<(), Trouble> {
         self.task(vm, "PowerOnVM_Task", &[], QUICK).await.map(drop)
@@ -112,19 +105,9 @@ impl Client {
         self.task(vm, "PowerOffVM_Task", &[], QUICK).await.map(drop)
     }
 
-    /// Asks the guest to shut down, and does not wait for it.
-    pub(crate) async fn shutdown_guest(&self, vm: &Moref) -> Result<(), Trouble> {
-        self.call(vm, "ShutdownGuest", &[]).await.map(drop)
-    }
-
     /// Deletes an object; a VM with all its files.
     pub(crate) async fn destroy(&self, object: &Moref) -> Result<(), Trouble> {
         self.task(object, "Destroy_Task", &[], QUICK).await.map(drop)
-    }
-
-    /// Asks a task to end; it may take its time, or not heed it.
-    pub(crate) async fn cancel_task(&self, task: &Moref) -> Result<(), Trouble> {
-        self.call(task, "CancelTask", &[]).await.map(drop)
     }
 
     /// Moves a disk: names are datastore paths (`[ds] folder/disk.vmdk`).

@@ -7,7 +7,6 @@ mod vm;
 
 pub(crate) use device::{Bus, VirtualDisk, devices};
 pub(crate) use hardware::hardware;
-#[allow(unused_imports, reason = "until the target is there")]
 pub(crate) use name::{escape, unescape};
 pub(crate) use vm::VmInfo;
 

@@ -6,7 +6,7 @@ use crate::vsphere::client::{Client, Props};
 use crate::vsphere::soap::{Element, Moref};
 use crate::{Error, Firmware, Kind, PowerState};
 
-const PATHS: [&str; 15] = [
+const PATHS: [&str; 14] = [
     "name",
     "config.bootOptions",
     "config.changeVersion",
@@ -14,7 +14,6 @@ const PATHS: [&str; 15] = [
     "config.guestId",
     "config.hardware",
     "config.keyId",
-    "config.template",
     "guest.toolsRunningStatus",
     "guest.toolsVersionStatus2",
     "network",
@@ -41,8 +40,6 @@ pub(crate) struct VmInfo {
     pub(crate) power: PowerState,
     /// Whether it stands still with its memory on disk.
     pub(crate) is_suspended: bool,
-    /// Whether it is a template.
-    pub(crate) is_template: bool,
     /// Changes with every change of its configuration.
     pub(crate) change_version: String,
     /// How it boots.
@@ -110,7 +107,6 @@ impl VmInfo {
                 _ => PowerState::On,
             },
             is_suspended: state == "suspended",
-            is_template: props.flag("config.template") == Some(true),
             change_version: props.text("config.changeVersion").unwrap_or_default().to_owned(),
             firmware: match props.text("config.firmware") {
                 Some("efi") => Firmware::Uefi { secure_boot },

@@ -3,13 +3,11 @@
 use std::time::Duration;
 
 use crate::vsphere::client::Fingerprint;
-use crate::vsphere::soap::{Element, Moref};
+use crate::vsphere::soap::Element;
 
 /// What a lease is on.
 #[derive(Debug, Clone)]
 pub(crate) struct LeaseInfo {
-    /// The VM.
-    pub(crate) entity: Option<Moref>,
     /// How long it holds without a sign of life.
     pub(crate) timeout: Duration,
     /// Virtual size of all its disks in bytes.
@@ -50,7 +48,6 @@ impl LeaseInfo {
             .number_at("leaseTimeout")
             .and_then(|seconds| u64::try_from(seconds).ok());
         Self {
-            entity: info.moref_at("entity"),
             capacity: info
                 .number_at("totalDiskCapacityInKB")
                 .and_then(|kib| u64::try_from(kib).ok())

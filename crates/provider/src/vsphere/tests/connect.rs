@@ -4,16 +4,20 @@ use secrecy::SecretString;
 use vmferry_testkit::vsphere::{Fault, Options, VmSeed, Vsphere};
 
 use super::{config, connect, named};
-use crate::Kind;
 use crate::vsphere::VSphere;
+use crate::{Hypervisor, Kind};
 
 #[tokio::test]
 async fn one_logs_in_and_out() {
     let server = Vsphere::start();
     let before = server.state().sessions;
     let vsphere = connect(&server).await;
-    vsphere.answers().await.unwrap();
-    assert!(vsphere.name().starts_with("vCenter 127.0.0.1:"), "{}", vsphere.name());
+    vsphere.check().await.unwrap();
+    assert!(
+        vsphere.describe().starts_with("vCenter 127.0.0.1:"),
+        "{}",
+        vsphere.describe()
+    );
     assert_eq!(server.state().sessions, before + 1);
     drop(vsphere);
     let is_out = || (server.state().sessions == before).then_some(());
@@ -88,7 +92,7 @@ async fn a_session_that_was_ended_is_made_anew_once() {
     server.kill_sessions();
     let looks = (0..8).map(|_| {
         let vsphere = vsphere.clone();
-        tokio::spawn(async move { vsphere.neutral(&named("web")).await })
+        tokio::spawn(async move { vsphere.find_vm(&named("web")).await })
     });
     for look in looks.collect::<Vec<_>>() {
         look.await.unwrap().unwrap();
@@ -101,12 +105,12 @@ async fn a_broken_connection_is_made_again_for_what_only_reads() {
     let server = Vsphere::start();
     let vsphere = connect(&server).await;
     server.inject(&Fault::hang_up("RetrievePropertiesEx").times(2));
-    vsphere.answers().await.unwrap();
+    vsphere.check().await.unwrap();
     server.inject(&Fault::hang_up("RetrievePropertiesEx").times(9));
-    let error = vsphere.answers().await.unwrap_err();
+    let error = vsphere.check().await.unwrap_err();
     assert_eq!(error.kind(), Kind::Unreachable, "{error}");
     server.clear();
-    vsphere.answers().await.unwrap();
+    vsphere.check().await.unwrap();
 }
 
 #[tokio::test]
@@ -115,7 +119,7 @@ async fn a_missing_privilege_is_named() {
     let vsphere = connect(&server).await;
     let fields = serde_json::json!({ "privilegeId": "System.Read" });
     server.inject(&Fault::of("RetrievePropertiesEx", "NoPermission").with(fields));
-    let error = vsphere.answers().await.unwrap_err();
+    let error = vsphere.check().await.unwrap_err();
     assert_eq!(error.kind(), Kind::Denied);
     assert!(error.to_string().contains("System.Read"), "{error}");
 }

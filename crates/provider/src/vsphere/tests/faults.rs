@@ -7,7 +7,7 @@ use vmferry_testkit::vsphere::{Fault, Options, Vsphere};
 
 use super::{Images, assert_clean, assert_holds, connect, drain, named, open, owner, seed};
 use crate::vsphere::VSphere;
-use crate::{Error, FrozenId, Kind, SourceHost, Vm};
+use crate::{Error, FrozenId, Hypervisor, Kind, SourceHost, Vm};
 
 /// A server with a VM that is frozen.
 struct Scene {
@@ -32,7 +32,7 @@ impl Scene {
         let vm = seed("web", &[(&disk, "pvscsi")]);
         server.seed(&if running { vm.running() } else { vm });
         let vsphere = connect(&server).await;
-        let vm = vsphere.neutral(&named("web")).await.unwrap();
+        let vm = vsphere.find_vm(&named("web")).await.unwrap();
         let frozen = vsphere.freeze(&vm, &owner(), false).await.unwrap().id;
         Self {
             server,

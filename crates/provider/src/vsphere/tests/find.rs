@@ -4,7 +4,7 @@ use vmferry_testkit::vsphere::{Firmware as SeedFirmware, Options, VmSeed, Vspher
 
 use super::{Images, connect, esx, named, seed};
 use crate::vsphere::soap::Arg;
-use crate::{DiskBus, Firmware, Kind, NicAttachment, PowerState, ScsiController, VmSelector};
+use crate::{DiskBus, Firmware, Hypervisor, Kind, NicAttachment, PowerState, ScsiController, VmSelector};
 
 #[tokio::test]
 async fn a_vm_is_found_by_id_path_or_only_name() {
@@ -21,7 +21,7 @@ async fn a_vm_is_found_by_id_path_or_only_name() {
             id: given.map(str::to_owned),
             name: name.to_owned(),
         };
-        let vm = vsphere.neutral(&selector).await.unwrap();
+        let vm = vsphere.find_vm(&selector).await.unwrap();
         assert_eq!((vm.id.0.as_str(), vm.name.as_str()), (id.as_str(), "web"));
     }
     for (given, name) in [
@@ -34,7 +34,7 @@ async fn a_vm_is_found_by_id_path_or_only_name() {
             id: given.map(str::to_owned),
             name: name.to_owned(),
         };
-        let error = vsphere.neutral(&selector).await.unwrap_err();
+        let error = vsphere.find_vm(&selector).await.unwrap_err();
         assert_eq!(error.kind(), Kind::NotFound, "{error}");
     }
 }
@@ -50,11 +50,11 @@ async fn a_name_that_several_have_is_refused_with_their_ids() {
     let mut twin = VmSeed::new("web");
     twin.folder = Some("apps".to_owned());
     let second = server.seed(&twin);
-    let error = vsphere.neutral(&named("web")).await.unwrap_err();
+    let error = vsphere.find_vm(&named("web")).await.unwrap_err();
     let text = error.to_string();
     assert_eq!(error.kind(), Kind::Invalid);
     assert!(text.contains(&first) && text.contains(&second), "{text}");
-    let found = vsphere.neutral(&named("DC0/vm/apps/web")).await.unwrap();
+    let found = vsphere.find_vm(&named("DC0/vm/apps/web")).await.unwrap();
     assert_eq!(found.id.0, second);
 }
 
@@ -86,7 +86,7 @@ async fn hardware_is_read_as_it_is() {
     vm.guest_id = "ubuntu64Guest".to_owned();
     server.seed(&vm.running());
     let vsphere = connect(&server).await;
-    let found = vsphere.neutral(&named("web")).await.unwrap();
+    let found = vsphere.find_vm(&named("web")).await.unwrap();
     let hardware = &found.hardware;
     assert_eq!(found.power, PowerState::On);
     assert_eq!(hardware.firmware, Firmware::Uefi { secure_boot: true });
@@ -138,7 +138,7 @@ async fn a_host_alone_is_no_different() {
     let server = esx();
     let id = server.seed(&VmSeed::new("web"));
     let vsphere = connect(&server).await;
-    assert!(vsphere.name().starts_with("ESXi host"), "{}", vsphere.name());
-    assert_eq!(vsphere.neutral(&named("web")).await.unwrap().id.0, id);
-    assert_eq!(vsphere.neutral(&named("ha-datacenter/vm/web")).await.unwrap().id.0, id);
+    assert!(vsphere.describe().starts_with("ESXi host"), "{}", vsphere.describe());
+    assert_eq!(vsphere.find_vm(&named("web")).await.unwrap().id.0, id);
+    assert_eq!(vsphere.find_vm(&named("ha-datacenter/vm/web")).await.unwrap().id.0, id);
 }

@@ -4,7 +4,7 @@ use vmferry_testkit::Format;
 use vmferry_testkit::vsphere::{DiskSeed, Fault, VmSeed, Vsphere};
 
 use super::{Images, OTHER, TAG, assert_clean, connect, esx, named, owner, seed};
-use crate::{Kind, Owner, SourceHost};
+use crate::{Hypervisor, Kind, Owner, SourceHost};
 
 #[tokio::test]
 async fn a_running_vm_gets_a_snapshot_that_is_found_again_and_removed() {
@@ -13,7 +13,7 @@ async fn a_running_vm_gets_a_snapshot_that_is_found_again_and_removed() {
         let disk = images.disk("a.raw", 8, 1);
         server.seed(&seed("web", &[(&disk, "pvscsi")]).running());
         let vsphere = connect(&server).await;
-        let vm = vsphere.neutral(&named("web")).await.unwrap();
+        let vm = vsphere.find_vm(&named("web")).await.unwrap();
         assert_eq!(vsphere.frozen(&vm, &owner()).await.unwrap(), None);
         let frozen = vsphere.freeze(&vm, &owner(), false).await.unwrap();
         assert!(frozen.detail.contains("quiesced by VMware Tools"), "{}", frozen.detail);
@@ -46,7 +46,7 @@ async fn snapshots_of_others_stay() {
     let disk = images.disk("a.raw", 8, 1);
     server.seed(&seed("web", &[(&disk, "pvscsi")]).running());
     let vsphere = connect(&server).await;
-    let vm = vsphere.neutral(&named("web")).await.unwrap();
+    let vm = vsphere.find_vm(&named("web")).await.unwrap();
     let theirs = vsphere.freeze(&vm, &Owner::new(OTHER), false).await.unwrap();
     let ours = vsphere.freeze(&vm, &owner(), false).await.unwrap();
     assert_ne!(theirs.id, ours.id);
@@ -70,7 +70,7 @@ async fn a_guest_that_cannot_be_quiesced_is_frozen_without() {
     without.tools = false;
     server.seed(&without);
     let vsphere = connect(&server).await;
-    let vm = vsphere.neutral(&named("web")).await.unwrap();
+    let vm = vsphere.find_vm(&named("web")).await.unwrap();
     let fault = Fault::of("CreateSnapshot_Task", "ApplicationQuiesceFault").in_task();
     server.inject(&fault.saying("the writers of the guest failed"));
     let frozen = vsphere.freeze(&vm, &owner(), false).await.unwrap();
@@ -80,7 +80,7 @@ async fn a_guest_that_cannot_be_quiesced_is_frozen_without() {
         "{}",
         frozen.detail
     );
-    let bare = vsphere.neutral(&named("bare")).await.unwrap();
+    let bare = vsphere.find_vm(&named("bare")).await.unwrap();
     let frozen = vsphere.freeze(&bare, &owner(), false).await.unwrap();
     assert!(frozen.detail.contains("VMware Tools do not run"), "{}", frozen.detail);
 }
@@ -92,7 +92,7 @@ async fn what_has_nothing_to_do_with_the_guest_is_not_tried_twice() {
     let disk = images.disk("a.raw", 8, 1);
     server.seed(&seed("web", &[(&disk, "pvscsi")]).running());
     let vsphere = connect(&server).await;
-    let vm = vsphere.neutral(&named("web")).await.unwrap();
+    let vm = vsphere.find_vm(&named("web")).await.unwrap();
     for (fault, kind) in [
         ("RestrictedVersion", Kind::Unsupported),
         ("NoPermission", Kind::Denied),
@@ -115,7 +115,7 @@ async fn a_snapshot_that_cannot_be_removed_at_first_is_busy() {
     let disk = images.disk("a.raw", 8, 1);
     server.seed(&seed("web", &[(&disk, "pvscsi")]).running());
     let vsphere = connect(&server).await;
-    let vm = vsphere.neutral(&named("web")).await.unwrap();
+    let vm = vsphere.find_vm(&named("web")).await.unwrap();
     vsphere.freeze(&vm, &owner(), false).await.unwrap();
     server.inject(&Fault::of("RemoveSnapshot_Task", "FileFault").in_task());
     let error = vsphere.release(&named("web"), &owner(), false).await.unwrap_err();
@@ -132,7 +132,7 @@ async fn a_vm_that_is_off_is_a_state_of_its_own() {
     let disk = images.disk("a.raw", 8, 1);
     server.seed(&seed("web", &[(&disk, "pvscsi")]));
     let vsphere = connect(&server).await;
-    let vm = vsphere.neutral(&named("web")).await.unwrap();
+    let vm = vsphere.find_vm(&named("web")).await.unwrap();
     let frozen = vsphere.freeze(&vm, &owner(), true).await.unwrap();
     assert!(frozen.id.0.starts_with("offline-"), "{frozen:?}");
     assert_eq!(vsphere.frozen(&vm, &owner()).await.unwrap().unwrap().id, frozen.id);
@@ -159,7 +159,7 @@ async fn what_cannot_be_exported_is_refused_by_name() {
     );
     server.seed(&VmSeed::new("empty"));
     let vsphere = connect(&server).await;
-    let vm = vsphere.neutral(&named("web")).await.unwrap();
+    let vm = vsphere.find_vm(&named("web")).await.unwrap();
     let error = vsphere.check_source(&vm).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Unsupported);
     assert!(
@@ -170,7 +170,7 @@ async fn what_cannot_be_exported_is_refused_by_name() {
         vsphere.freeze(&vm, &owner(), false).await.unwrap_err().kind(),
         Kind::Unsupported
     );
-    let empty = vsphere.neutral(&named("empty")).await.unwrap();
+    let empty = vsphere.find_vm(&named("empty")).await.unwrap();
     let error = vsphere.check_source(&empty).await.unwrap_err();
     assert!(error.to_string().contains("no disk"), "{error}");
 }

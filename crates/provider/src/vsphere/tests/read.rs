@@ -5,7 +5,7 @@ use vmferry_block::Buf;
 use vmferry_testkit::vsphere::{Options, Vsphere};
 
 use super::{Images, assert_clean, assert_holds, connect, drain, esx, named, open, owner, seed};
-use crate::SourceHost;
+use crate::{Hypervisor, SourceHost};
 
 #[tokio::test]
 async fn disks_are_read_at_once_under_one_lease() {
@@ -26,7 +26,7 @@ async fn disks_are_read_at_once_under_one_lease() {
         );
         server.seed(&if running { vm.running() } else { vm });
         let vsphere = connect(&server).await;
-        let vm = vsphere.neutral(&named("web")).await.unwrap();
+        let vm = vsphere.find_vm(&named("web")).await.unwrap();
         let frozen = vsphere.freeze(&vm, &owner(), false).await.unwrap().id;
         let export = if running { "ExportSnapshot" } else { "ExportVm" };
 
@@ -71,7 +71,7 @@ async fn what_the_guest_writes_after_the_snapshot_is_not_read() {
     let disk = images.disk("a.raw", 8, 1);
     server.seed(&seed("web", &[(&disk, "pvscsi")]).running());
     let vsphere = connect(&server).await;
-    let vm = vsphere.neutral(&named("web")).await.unwrap();
+    let vm = vsphere.find_vm(&named("web")).await.unwrap();
     let frozen = vsphere.freeze(&vm, &owner(), false).await.unwrap().id;
     let content = server.state().vm("web").unwrap().disks[0].content.clone();
     vmferry_testkit::image::write_pattern(&content, vmferry_testkit::Format::Raw, 0, 65536, 99);
@@ -88,7 +88,7 @@ async fn a_reader_that_is_dropped_gives_the_lease_back() {
     let disks = [images.disk("a.raw", 64, 1), images.disk("b.raw", 8, 4)];
     server.seed(&seed("web", &[(&disks[0], "pvscsi"), (&disks[1], "pvscsi")]));
     let vsphere = connect(&server).await;
-    let vm = vsphere.neutral(&named("web")).await.unwrap();
+    let vm = vsphere.find_vm(&named("web")).await.unwrap();
     let frozen = vsphere.freeze(&vm, &owner(), false).await.unwrap().id;
     let mut first = open(&vsphere, &vm, &frozen, "scsi0:0").await;
     let mut second = open(&vsphere, &vm, &frozen, "scsi0:1").await;

@@ -10,7 +10,7 @@ use vmferry_block::Buf;
 use super::{drain, named, open, owner};
 use crate::vsphere::VSphere;
 use crate::vsphere::soap::Moref;
-use crate::{Firmware, FrozenId, Kind, NicAttachment, SourceHost, Vm};
+use crate::{Firmware, FrozenId, Hypervisor, Kind, NicAttachment, SourceHost, Vm};
 use server::Server;
 
 /// How the VM is called there.
@@ -20,7 +20,7 @@ const NAME: &str = "web %25 <1>";
 async fn scene(kind: &str, thumbprint: &str) -> (Server, VSphere, Vm, FrozenId) {
     let server = Server::start(kind, thumbprint);
     let vsphere = VSphere::connect(server.config()).await.unwrap();
-    let vm = vsphere.neutral(&named(NAME)).await.unwrap();
+    let vm = vsphere.find_vm(&named(NAME)).await.unwrap();
     let frozen = vsphere.freeze(&vm, &owner(), false).await.unwrap().id;
     (server, vsphere, vm, frozen)
 }
@@ -34,7 +34,7 @@ async fn every_kind_of_server_is_understood() {
         ("esxi", "ESXi host", "42", "VM Network", 2 << 30),
     ] {
         let (server, vsphere, vm, frozen) = scene(kind, "").await;
-        assert!(vsphere.name().starts_with(described), "{kind}");
+        assert!(vsphere.describe().starts_with(described), "{kind}");
         // It is on the second page, behind names with what XML and vSphere escape.
         assert_eq!((vm.id.0.as_str(), vm.name.as_str()), (id, "web % <1>"), "{kind}");
         let hardware = &vm.hardware;
