@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")"
 seeds=$PWD/seeds
 rm -rf "$seeds"
-for target in qcow2 vmdk vmdk_descriptor vmdk_stream nbd journal manifests names libvirt_xml soap; do
+for target in qcow2 vmdk vmdk_descriptor vmdk_stream nbd journal manifests names libvirt_xml soap proxmox_config; do
     mkdir -p "$seeds/$target"
 done
 work=$(mktemp -d)
@@ -167,4 +167,38 @@ for kind in vcenter-6.7 vcenter-7.0 vcenter-8.0 esxi; do
         cp "$OLDPWD/../crates/provider/tests/transcripts/$kind/$answer.xml" "$seeds/soap/$kind-$answer"
     done
 done
+cat > "$seeds/proxmox_config/web" <<'D'
+agent: enabled=1,fstrim_cloned_disks=1
+bios: ovmf
+boot: order=scsi0;ide2;net0
+cores: 4
+cpu: host,flags=+aes
+description: made by hand
+efidisk0: local-lvm:vm-100-disk-1,efitype=4m,pre-enrolled-keys=1,size=4M
+ide2: local:iso/debian.iso,media=cdrom,size=600M
+ide3: local-lvm:vm-100-cloudinit,media=cdrom
+machine: pc-q35-8.1
+memory: 2048
+name: web
+net0: virtio=BC:24:11:00:00:01,bridge=vmbr0,firewall=1,tag=5
+net1: e1000=BC:24:11:00:00:02,bridge=vmbr1
+numa: 0
+ostype: l26
+scsi0: local-lvm:vm-100-disk-0,discard=on,iothread=1,serial=abc,size=32G
+scsi1: local:100/vm-100-disk-2.qcow2,size=10G
+scsihw: virtio-scsi-single
+sockets: 2
+tags: prod;web
+tpmstate0: local-lvm:vm-100-disk-3,size=4M,version=v2.0
+unused0: local-lvm:vm-100-disk-9
+D
+cat > "$seeds/proxmox_config/legacy" <<'D'
+boot: cdn
+bootdisk: virtio0
+virtio0: local:100/vm-100-disk-0.qcow2,size=8G
+ide2: none,media=cdrom
+net0: model=e1000,macaddr=AA:BB:CC:DD:EE:FF,bridge=vmbr0
+memory: current=512
+lock: backup
+D
 du -sh "$seeds"

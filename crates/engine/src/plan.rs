@@ -1,7 +1,7 @@
 //! What is to be made at the target, and in which format a disk is staged.
 
 use vmferry_api::{DiskFormat, ProviderType, VMMigrationSpec};
-use vmferry_provider::{ImageFormat, VolumeSpec};
+use vmferry_provider::{ImageFormat, Intake, VolumeSpec};
 
 use crate::hints;
 use crate::run::Run;
@@ -52,7 +52,15 @@ pub(crate) fn volumes(spec: &VMMigrationSpec, target: &Target, capacities: &[u64
 impl Run {
     /// The volumes for the recorded disks, in order.
     pub(crate) fn volumes(&self, target: &Target) -> Vec<VolumeSpec> {
-        volumes(self.spec(), target, &self.capacities())
+        let mut volumes = volumes(self.spec(), target, &self.capacities());
+        if matches!(target.host.intake(), Intake::Object(_)) {
+            // The staged object comes as it is: that is the file.
+            for (volume, disk) in volumes.iter_mut().zip(&self.status.disks) {
+                let staged = disk.format.as_deref().and_then(|format| format.parse().ok());
+                volume.format = staged.unwrap_or(volume.format);
+            }
+        }
+        volumes
     }
 
     /// Virtual sizes of the recorded disks, in order.
