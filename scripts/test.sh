@@ -13,7 +13,11 @@ if [ "$(id -u)" != 0 ]; then
     export "CARGO_TARGET_${triple}_RUNNER=sudo -E"
 fi
 say "running the tests"
-cargo nextest run --workspace "$@"
+report=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/nextest/default/junit.xml
+outcome=0
+cargo nextest run --workspace "$@" || outcome=$?
+python3 -B scripts/matrix.py "$report"
+[ $outcome = 0 ] || exit $outcome
 if [ $# = 0 ]; then
     say "running the examples in the documentation"
     cargo test --workspace --doc --quiet

@@ -31,7 +31,10 @@ impl Ferry {
     }
 
     /// The same place, for runs that read volumes back or do not.
-    #[allow(dead_code, reason = "of the tests that share this, some go where nothing can be read back")]
+    #[allow(
+        dead_code,
+        reason = "of the tests that share this, some go where nothing can be read back"
+    )]
     #[must_use]
     pub fn reading_back(&self, reads_back: bool) -> Self {
         let dir = Arc::clone(&self.dir);

@@ -1,5 +1,9 @@
 //! From a Provider to its hypervisor.
 
+mod defaults;
+mod proxmox;
+mod vsphere;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -7,7 +11,9 @@ use secrecy::SecretString;
 use vmferry_api::manifest::key_of;
 use vmferry_api::{Provider, ProviderType, Secret};
 use vmferry_provider::credentials::Credentials;
-use vmferry_provider::libvirt::{Config, Libvirt};
+use vmferry_provider::libvirt::{self, Libvirt};
+use vmferry_provider::proxmox::Proxmox;
+use vmferry_provider::vsphere::VSphere;
 use vmferry_provider::{Error, Hypervisor, Kind};
 
 use super::secret::{NotText, Values};
@@ -21,28 +27,51 @@ pub async fn open(
     secret: Option<&Secret>,
     runtime_dir: PathBuf,
 ) -> Result<Arc<dyn Hypervisor>, Error> {
-    let name = key_of(provider);
-    if provider.spec.provider_type != ProviderType::Libvirt {
-        let found = serde_json::to_string(&provider.spec.provider_type).unwrap_or_default();
-        return Err(Error::new(Kind::Unsupported, "use", format!("Provider {name}"))
-            .detail(format!("spec.type {found} is not supported yet"))
-            .remedy("this version of vmferry takes spec.type libvirt"));
-    }
-    if provider.spec.insecure_skip_verify == Some(true) {
-        tracing::warn!(provider = %name, "spec.insecureSkipVerify is not honoured: hosts are always verified; \
-            give known_hosts or ca.crt in the Secret");
-    }
-    let config = Config {
-        endpoint: provider.spec.endpoint.clone(),
-        credentials: credentials(Values::of(secret)).map_err(|NotText { object }| {
+    let credentials = || {
+        credentials(Values::of(secret)).map_err(|NotText { object }| {
             Error::new(Kind::Invalid, "read", object)
                 .detail(NotText::DETAIL)
                 .remedy(NotText::REMEDY)
-        })?,
+        })
+    };
+    Ok(match provider.spec.provider_type {
+        ProviderType::Libvirt => Arc::new(Libvirt::connect(libvirt(provider, credentials()?, runtime_dir)).await?),
+        ProviderType::Vsphere => Arc::new(VSphere::connect(vsphere::config(provider, credentials()?)?).await?),
+        ProviderType::Proxmox => Arc::new(Proxmox::connect(proxmox::config(provider, credentials()?)?).await?),
+        other @ (ProviderType::Firecracker | ProviderType::Qemu) => {
+            let found = serde_json::to_string(&other).unwrap_or_default();
+            return Err(
+                Error::new(Kind::Unsupported, "use", format!("Provider {}", key_of(provider)))
+                    .detail(format!(
+                        "spec.type {found} has no snapshots and volumes that vmferry could use"
+                    ))
+                    .remedy("vmferry takes spec.type libvirt, vsphere and proxmox"),
+            );
+        }
+    })
+}
+
+fn libvirt(provider: &Provider, credentials: Credentials, runtime_dir: PathBuf) -> libvirt::Config {
+    if provider.spec.insecure_skip_verify == Some(true) {
+        tracing::warn!(provider = %key_of(provider), "spec.insecureSkipVerify is not honoured: libvirt hosts are always \
+            verified; give known_hosts or ca.crt in the Secret");
+    }
+    libvirt::Config {
+        endpoint: provider.spec.endpoint.clone(),
+        credentials,
         runtime_dir,
         default_storage: default_storage(provider),
-    };
-    Ok(Arc::new(Libvirt::connect(config).await?))
+    }
+}
+
+/// Whether certificates go unverified, which is said aloud.
+fn insecure(provider: &Provider) -> bool {
+    let insecure = provider.spec.insecure_skip_verify == Some(true);
+    if insecure {
+        tracing::warn!(provider = %key_of(provider), "spec.insecureSkipVerify: whoever is on the way to the host can read the \
+            password; give ca.crt or fingerprint in the Secret instead");
+    }
+    insecure
 }
 
 /// The storage for volumes where a migration names none: `spec.defaults.datastore`, else the variable that other
@@ -60,7 +89,7 @@ fn default_storage(provider: &Provider) -> Option<String> {
     })
 }
 
-/// The credentials in a Secret of libvirt's.
+/// The credentials in a Provider's Secret.
 fn credentials(values: Values<'_>) -> Result<Credentials, NotText> {
     Ok(Credentials {
         username: values.line("username")?,
@@ -68,7 +97,12 @@ fn credentials(values: Values<'_>) -> Result<Credentials, NotText> {
         ssh_private_key: values.text("ssh-privatekey")?.map(SecretString::from),
         known_hosts: values.text("known_hosts")?,
         ca: values.text("ca.crt")?,
-        ..Credentials::default()
+        token_id: values.line("token_id")?,
+        token_secret: values.hidden("token_secret")?,
+        fingerprint: match values.line("fingerprint")? {
+            None => values.line("thumbprint")?,
+            found => found,
+        },
     })
 }
 
@@ -79,15 +113,15 @@ mod tests {
     use super::super::{declared, secret_of};
     use super::*;
 
-    fn provider(spec: &str) -> Provider {
+    pub(super) fn provider(spec: &str) -> Provider {
         let text =
             format!("apiVersion: infra.virtrigaud.io/v1beta1\nkind: Provider\nmetadata: {{name: p}}\nspec: {spec}\n");
         declared(&text).providers.into_values().next().unwrap().object
     }
 
     #[tokio::test]
-    async fn a_type_that_is_not_there_yet_is_named_with_what_is() {
-        for kind in ["vsphere", "proxmox", "firecracker", "qemu"] {
+    async fn a_type_that_cannot_be_moved_is_named_with_what_can() {
+        for kind in ["firecracker", "qemu"] {
             let provider = provider(&format!("{{type: {kind}, endpoint: x}}"));
             let Err(error) = open(&provider, None, PathBuf::from("/nonexistent")).await else {
                 panic!("{kind} was opened");
@@ -95,7 +129,7 @@ mod tests {
             assert_eq!(error.kind(), Kind::Unsupported);
             let text = error.to_string();
             assert!(
-                text.contains(kind) && text.contains("takes spec.type libvirt"),
+                text.contains(kind) && text.contains("takes spec.type libvirt, vsphere and proxmox"),
                 "{text}"
             );
         }
@@ -107,7 +141,7 @@ mod tests {
 
         let secret = secret_of(&json!({
             "username": "root", "password": "hunter2\n", "ssh-privatekey": "KEY\n", "known_hosts": "host key",
-            "ca.crt": "PEM",
+            "ca.crt": "PEM", "token_id": "a@pve!t\n", "token_secret": "t0ken", "thumbprint": "AA:BB",
         }));
         let found = credentials(Values::of(Some(&secret))).unwrap();
         assert_eq!(found.username.as_deref(), Some("root"));
@@ -115,8 +149,12 @@ mod tests {
         assert_eq!(found.ssh_private_key.as_ref().unwrap().expose_secret(), "KEY\n");
         assert_eq!(found.known_hosts.as_deref(), Some("host key"));
         assert_eq!(found.ca.as_deref(), Some("PEM"));
+        assert_eq!(found.token_id.as_deref(), Some("a@pve!t"));
+        assert_eq!(found.token_secret.as_ref().unwrap().expose_secret(), "t0ken");
+        assert_eq!(found.fingerprint.as_deref(), Some("AA:BB"));
         let printed = format!("{found:?}");
-        assert!(!printed.contains("hunter2") && !printed.contains("KEY"), "{printed}");
+        let shows = |hidden: &&str| printed.contains(*hidden);
+        assert!(!["hunter2", "KEY", "t0ken"].iter().any(shows), "{printed}");
     }
 
     #[test]

@@ -1,0 +1,101 @@
+//! Every ordered pair of hypervisors, over every kind of staging storage.
+
+use serde_json::json;
+
+use crate::journey::{ARRIVED, Journey, MAC};
+use crate::side::{Found, Kind};
+use crate::support::Place;
+
+/// A VM of two disks that is shut off crosses.
+#[track_caller]
+fn crosses(from: Kind, to: Kind, place: Place) {
+    let journey = Journey::new(from, to, place);
+    let outcome = journey.run(&journey.crossing());
+    let found = journey.arrived(&outcome);
+    let expected = journey.from.found(crate::journey::VM);
+    assert_eq!(found, expected);
+    assert_eq!(found.macs, [MAC]);
+    let record = journey.record();
+    assert_eq!(record.status("retryAttempts"), "");
+    let url = record.status("intermediateStorageURL");
+    let staged = if [from, to].iter().any(|kind| matches!(kind, Kind::Vsphere | Kind::Esxi)) {
+        ".vmdk"
+    } else {
+        ".qcow2"
+    };
+    assert!(url.starts_with(&journey.place.url()) && url.ends_with(staged), "{url}");
+}
+
+/// What the target is told to have otherwise, for a VM of three disks.
+#[track_caller]
+fn heeds_hints(from: Kind, to: Kind, place: Place) {
+    let journey = Journey::of(from, to, place, 3, false);
+    let hints = json!({ "cpu": 2, "memory": 96, "disk": 1 });
+    let outcome = journey.run(&journey.crossing().set("targetResourceHints", hints));
+    let found = journey.arrived(&outcome);
+    let expected = Found {
+        macs: vec![MAC.to_owned()],
+        cpus: 2,
+        memory: 96,
+        running: false,
+    };
+    assert_eq!(found, expected);
+    let (path, _) = &journey.to.disks(ARRIVED)[0];
+    assert!(vmferry_testkit::image::info(path).contains("\"virtual-size\": 1073741824"));
+}
+
+/// A VM that runs crosses as of one instant. It is not asked to do anything there, and goes on here.
+#[track_caller]
+fn runs_on(from: Kind, to: Kind, place: Place) {
+    let journey = Journey::of(from, to, place, 1, true);
+    let mut crossing = journey.crossing();
+    crossing.vm = Some(json!({ "providerRef": { "name": "a" }, "powerState": "Off" }));
+    journey.run(&crossing).ready();
+    assert!(journey.from.found(crate::journey::VM).running);
+    journey.assert_left(&journey.to.names(ARRIVED));
+}
+
+macro_rules! pairs {
+    ($($name:ident: $from:ident => $to:ident;)*) => {
+        $(mod $name {
+            use super::*;
+
+            #[test]
+            fn over_s3() {
+                crosses(Kind::$from, Kind::$to, Place::s3());
+            }
+
+            #[test]
+            fn over_http() {
+                crosses(Kind::$from, Kind::$to, Place::apache());
+            }
+
+            #[test]
+            fn over_nfs() {
+                crosses(Kind::$from, Kind::$to, Place::nfs4());
+            }
+
+            #[test]
+            fn with_hints() {
+                heeds_hints(Kind::$from, Kind::$to, Place::nfs3());
+            }
+
+            #[test]
+            fn running() {
+                runs_on(Kind::$from, Kind::$to, Place::s3());
+            }
+        })*
+    };
+}
+
+pairs! {
+    libvirt_to_libvirt: Libvirt => Libvirt;
+    libvirt_to_vsphere: Libvirt => Vsphere;
+    libvirt_to_proxmox: Libvirt => Proxmox;
+    vsphere_to_libvirt: Vsphere => Libvirt;
+    vsphere_to_proxmox: Vsphere => Proxmox;
+    proxmox_to_libvirt: Proxmox => Libvirt;
+    proxmox_to_vsphere: Proxmox => Vsphere;
+    libvirt_to_esxi: Libvirt => Esxi;
+    esxi_to_libvirt: Esxi => Libvirt;
+}

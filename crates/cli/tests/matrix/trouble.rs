@@ -1,0 +1,73 @@
+//! What goes wrong on the way, between hypervisors of different kinds.
+
+use crate::journey::{ARRIVED, Journey, VM};
+use crate::side::Kind;
+use crate::support::Place;
+
+/// Deleted while it is under way, nothing of a migration stays anywhere.
+#[track_caller]
+fn deleted_in(phase: &str, from: Kind, to: Kind) {
+    let journey = Journey::new(from, to, Place::s3());
+    let run = journey
+        .ferry
+        .reading_back(false)
+        .start(&journey.crossing().limit("4MB"));
+    assert!(run.kill_in("m", phase), "it was not caught in {phase}");
+    journey.ferry.command(&["delete", "m"]).ready();
+    journey.assert_left(&[]);
+}
+
+/// Killed while it is under way, a run that follows comes to the same end.
+#[track_caller]
+fn killed_in(phase: &str, from: Kind, to: Kind) {
+    let journey = Journey::new(from, to, Place::s3());
+    let crossing = journey.crossing();
+    journey
+        .ferry
+        .reading_back(false)
+        .start(&crossing.clone().limit("4MB"))
+        .kill_in("m", phase);
+    let outcome = journey.run(&crossing);
+    assert_eq!(journey.arrived(&outcome), journey.from.found(VM));
+    assert!(journey.to.disks(ARRIVED).len() == 2);
+}
+
+macro_rules! phases {
+    ($($name:ident: $phase:literal;)*) => {
+        $(mod $name {
+            use super::*;
+
+            #[test]
+            fn killed_on_the_way_to_vsphere() {
+                killed_in($phase, Kind::Proxmox, Kind::Vsphere);
+            }
+
+            #[test]
+            fn killed_on_the_way_to_proxmox() {
+                killed_in($phase, Kind::Vsphere, Kind::Proxmox);
+            }
+
+            #[test]
+            fn deleted_on_the_way_to_vsphere() {
+                deleted_in($phase, Kind::Libvirt, Kind::Vsphere);
+            }
+
+            #[test]
+            fn deleted_on_the_way_to_proxmox() {
+                deleted_in($phase, Kind::Libvirt, Kind::Proxmox);
+            }
+        })*
+    };
+}
+
+phases! {
+    transferring: "Transferring";
+    importing: "Importing";
+}
+
+/// Nobody can say how long this takes: wherever it is caught, or if it is not, the end is the same.
+#[test]
+fn killed_while_the_vm_is_made() {
+    killed_in("Creating", Kind::Libvirt, Kind::Vsphere);
+    killed_in("Creating", Kind::Libvirt, Kind::Proxmox);
+}
