@@ -297,7 +297,16 @@ pub trait TargetHost: Send + Sync {
     /// Opens a volume of `owner` for writing, from the front, whatever it held before. `len` is the length of the volume's file,
     /// or of the staged object where the [`intake`](Self::intake) is that; then writes come in ascending order without gaps,
     /// whatever [`concurrency`](DiskSink::concurrency) says, and a sink that is dropped before its `finish` leaves nothing.
-    async fn open_sink(&self, volume: &VolumeId, owner: &Owner, len: u64) -> Result<Arc<dyn DiskSink>, Error>;
+    ///
+    /// `checksum` is the SHA-256 of the staged object, `None` where a volume's file is laid out here. A host that can compare
+    /// does so: then `finish` fails where something else arrived.
+    async fn open_sink(
+        &self,
+        volume: &VolumeId,
+        owner: &Owner,
+        len: u64,
+        checksum: Option<Digest>,
+    ) -> Result<Arc<dyn DiskSink>, Error>;
 
     /// Opens a volume of `owner` that an earlier sink of the same `len` has written the first `kept` bytes of, for going on
     /// behind them; what lies there now is discarded. `None`, and nothing is changed, where this provider cannot do that, or

@@ -254,10 +254,11 @@ impl Run<'_> {
         progress: &Arc<Progress>,
         share: &Share,
     ) -> Result<Report, JobFailure> {
+        let checksum = digest(&target.checksum, disk)?;
         let spec = ImportSpec {
             object: disk.object.clone(),
             staged_format: disk.staged_format,
-            checksum: digest(&target.checksum, disk)?,
+            checksum,
             content_digest: digest(&target.content_digest, disk)?,
             capacity: disk.capacity,
             form: match host.intake() {
@@ -272,7 +273,11 @@ impl Run<'_> {
         };
         let opened = Import::open(self.limited(progress), spec, self.cancel).await;
         let mut import = opened.map_err(failure::moving)?;
-        let sink = self.sink(host, target, &mut import).await?;
+        let checksum = match host.intake() {
+            Intake::File => None,
+            Intake::Object(_) => Some(checksum),
+        };
+        let sink = self.sink(host, target, checksum, &mut import).await?;
         import.run(sink, progress, self.cancel).await.map_err(failure::moving)
     }
 
@@ -281,6 +286,7 @@ impl Run<'_> {
         &self,
         host: &dyn Hypervisor,
         target: &DiskTarget,
+        checksum: Option<Digest>,
         import: &mut Import,
     ) -> Result<Arc<dyn DiskSink>, JobFailure> {
         let (volume, owner, len) = (&target.volume, &self.job.owner, import.target_len());
@@ -293,7 +299,8 @@ impl Run<'_> {
         }
         let emptied = async {
             import.start_over().await.map_err(failure::moving)?;
-            host.open_sink(volume, owner, len).await.map_err(failure::hypervisor)
+            let sink = host.open_sink(volume, owner, len, checksum).await;
+            sink.map_err(failure::hypervisor)
         };
         unless(self.cancel, emptied).await
     }

@@ -249,7 +249,13 @@ impl TargetHost for Host {
         self.call("target.create_volume", create).await
     }
 
-    async fn open_sink(&self, _: &VolumeId, _: &Owner, _: u64) -> Result<Arc<dyn DiskSink>, Error> {
+    async fn open_sink(
+        &self,
+        _: &VolumeId,
+        _: &Owner,
+        _: u64,
+        _: Option<vmferry_block::Digest>,
+    ) -> Result<Arc<dyn DiskSink>, Error> {
         unreachable!("the engine moves no bytes")
     }
 

@@ -8,7 +8,7 @@ use vmferry_provider::{Creation, ImageFormat, Kind, TargetHost, VolumeId};
 use vmferry_testkit::Format;
 use vmferry_testkit::proxmox::{Options, Proxmox, Rule, Version};
 
-use crate::site::{Site, Store, create, owner, undo, vm, volume, write};
+use crate::site::{Site, Store, create, owner, undo, vm, volume, write, write_as};
 
 async fn made(host: &proxmox::Proxmox) -> VolumeId {
     host.create_volume(&volume(0, ImageFormat::Qcow2), &owner())
@@ -76,7 +76,7 @@ async fn an_upload_that_is_dropped_or_cut_leaves_nothing() {
     let site = Site::new(Version::V9);
     let host = site.host().await;
     let id = made(&host).await;
-    let sink = host.open_sink(&id, &owner(), 1 << 20).await.unwrap();
+    let sink = host.open_sink(&id, &owner(), 1 << 20, None).await.unwrap();
     sink.write(0, Buf::copy_of(&[1; 1000])).await.unwrap();
     let skipped = sink.write(5000, Buf::copy_of(&[1; 10])).await.unwrap_err();
     assert_eq!(skipped.kind(), Kind::Bug);
@@ -202,4 +202,47 @@ async fn a_full_storage_and_a_node_that_is_down_may_pass() {
     let error = write(&host, &id, &file).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Unreachable, "{error}");
     site.assert_sound();
+}
+
+#[tokio::test]
+async fn a_file_on_a_node_that_is_down_is_not_said_to_be_gone() {
+    let mut site = Site::new(Version::V9);
+    let host = site.host().await;
+    let id = made(&host).await;
+    write(&host, &id, &site.image("a.qcow2", Format::Qcow2)).await.unwrap();
+    let spec = volume(0, ImageFormat::Qcow2);
+    for node in [Some("pve1".to_owned()), None] {
+        site.config.node = node;
+        site.cluster.node_down("pve1");
+        let error = site.host().await.delete_volume(&spec, &owner()).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Unreachable, "{error}");
+        assert!(error.to_string().contains("pve1"), "{error}");
+        site.cluster.node_up("pve1");
+    }
+    // One that can have no file is no obstacle, and neither is one that is no node any more.
+    site.cluster.node_down("pve2");
+    for node in ["pve1", "pve3"] {
+        site.config.node = Some(node.to_owned());
+        site.host().await.delete_volume(&spec, &owner()).await.unwrap();
+    }
+    site.assert_empty();
+}
+
+#[tokio::test]
+async fn an_upload_of_something_else_fails_and_leaves_nothing() {
+    let site = Site::new(Version::V9);
+    let host = site.host().await;
+    let id = made(&host).await;
+    let file = site.image("a.qcow2", Format::Qcow2);
+    let bytes = std::fs::read(&file).unwrap();
+    let other = format!("sha256:{}", "0".repeat(64)).parse().unwrap();
+    let error = write_as(&host, &id, &bytes, other).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Failed, "{error}");
+    assert!(error.to_string().contains("checksum mismatch"), "{error}");
+    site.assert_empty();
+    write(&host, &id, &file).await.unwrap();
+    let sent = site.cluster.calls_of("POST", "/upload").pop().unwrap();
+    assert_eq!(sent.params["checksum-algorithm"], "sha256");
+    undo(&host, 1).await;
+    site.assert_empty();
 }

@@ -126,7 +126,7 @@ async fn a_shared_folder_is_written_to() {
             .await
             .unwrap();
         // One that is dropped leaves nothing.
-        let sink = host.open_sink(&made.id, &owner(), 10).await.unwrap();
+        let sink = host.open_sink(&made.id, &owner(), 10, None).await.unwrap();
         sink.write(0, vmferry_block::Buf::copy_of(b"12345")).await.unwrap();
         drop(sink);
         assert_eq!(

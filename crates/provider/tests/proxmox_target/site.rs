@@ -12,7 +12,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use secrecy::SecretString;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
-use vmferry_block::Buf;
+use vmferry_block::{Buf, Digest};
 use vmferry_provider::credentials::Credentials;
 use vmferry_provider::proxmox::{self, Config, Ssh};
 use vmferry_provider::{
@@ -161,13 +161,28 @@ pub fn vm(volumes: &[VolumeId]) -> VmSpec {
 /// Writes a file into a volume.
 pub async fn write(host: &proxmox::Proxmox, volume: &VolumeId, file: &Path) -> Result<(), Error> {
     let bytes = fs::read(file).unwrap();
-    let sink: Arc<dyn DiskSink> = host.open_sink(volume, &owner(), bytes.len() as u64).await?;
+    let sum = sum(&bytes);
+    write_as(host, volume, &bytes, sum).await
+}
+
+/// Writes bytes that are said to have this checksum.
+pub async fn write_as(host: &proxmox::Proxmox, volume: &VolumeId, bytes: &[u8], sum: Digest) -> Result<(), Error> {
+    let sink: Arc<dyn DiskSink> = host.open_sink(volume, &owner(), bytes.len() as u64, Some(sum)).await?;
     let mut at = 0;
     for piece in bytes.chunks(100_000) {
         sink.write(at, Buf::copy_of(piece)).await?;
         at += piece.len() as u64;
     }
     sink.finish(at).await
+}
+
+fn sum(bytes: &[u8]) -> Digest {
+    let sum: Vec<_> = digest(&SHA256, bytes)
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("sha256:{}", sum.concat()).parse().unwrap()
 }
 
 /// Makes a VM, however long it takes.
@@ -237,15 +252,10 @@ impl Store {
     /// The object, with the checksum of these bytes.
     pub fn object(&self) -> Pull {
         let bytes = fs::read(&self.file).unwrap();
-        let sum: Vec<_> = digest(&SHA256, &bytes)
-            .as_ref()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
         Pull {
             url: SecretString::from(self.url.clone()),
             len: bytes.len() as u64,
-            checksum: format!("sha256:{}", sum.concat()).parse().unwrap(),
+            checksum: sum(&bytes),
         }
     }
 

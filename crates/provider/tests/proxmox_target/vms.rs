@@ -73,7 +73,7 @@ async fn what_is_anothers_is_never_touched() {
         .unwrap_err();
     assert_eq!(error.kind(), Kind::NameTaken, "{error}");
     let stranger = Owner::new("1f4b5c6d-7e8f-4a0b-9c1d-2e3f40516273");
-    let error = host.open_sink(&id, &stranger, 10).await.err().unwrap();
+    let error = host.open_sink(&id, &stranger, 10, None).await.err().unwrap();
     assert_eq!(error.kind(), Kind::NameTaken, "{error}");
     write(&host, &id, &site.image("a.qcow2", Format::Qcow2)).await.unwrap();
     let staged = site.cluster.volumes();

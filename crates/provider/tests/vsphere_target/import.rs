@@ -97,13 +97,13 @@ async fn what_is_no_disk_or_comes_in_disorder_is_refused() {
     let host = connect(&server).await;
     let id = host.create_volume(&volume(0), &owner()).await.unwrap().id;
     let qcow2 = std::fs::read(Staged::new(32 * MIB, 1).image()).unwrap();
-    let sink = host.open_sink(&id, &owner(), qcow2.len() as u64).await.unwrap();
+    let sink = host.open_sink(&id, &owner(), qcow2.len() as u64, None).await.unwrap();
     let error = sink.write(0, Buf::copy_of(&qcow2[..4096])).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Invalid, "{error}");
-    let sink = host.open_sink(&id, &owner(), 100).await.unwrap();
+    let sink = host.open_sink(&id, &owner(), 100, None).await.unwrap();
     sink.write(0, Buf::copy_of(&[0; 100])).await.unwrap();
     assert_eq!(sink.finish(100).await.unwrap_err().kind(), Kind::Invalid);
-    let sink = host.open_sink(&id, &owner(), 8192).await.unwrap();
+    let sink = host.open_sink(&id, &owner(), 8192, None).await.unwrap();
     for (at, len) in [(512, 512), (0, 8193)] {
         let error = sink.write(at, Buf::copy_of(&vec![0; len])).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Bug, "{error}");

@@ -143,7 +143,7 @@ async fn write(sink: &dyn DiskSink, object: &[u8], end: usize) -> Result<(), Err
 }
 
 async fn open(host: &VSphere, id: &VolumeId, staged: &Staged) -> Result<Arc<dyn DiskSink>, Error> {
-    host.open_sink(id, &owner(), staged.len()).await
+    host.open_sink(id, &owner(), staged.len(), None).await
 }
 
 /// Imports a disk into the volume of this index.

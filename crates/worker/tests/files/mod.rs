@@ -271,7 +271,13 @@ impl TargetHost for Host {
     async fn create_volume(&self, _: &VolumeSpec, _: &Owner) -> Result<Volume, Error> {
         unused()
     }
-    async fn open_sink(&self, volume: &VolumeId, owner: &Owner, _: u64) -> Result<Arc<dyn DiskSink>, Error> {
+    async fn open_sink(
+        &self,
+        volume: &VolumeId,
+        owner: &Owner,
+        _: u64,
+        _: Option<vmferry_block::Digest>,
+    ) -> Result<Arc<dyn DiskSink>, Error> {
         assert_eq!(owner.uid, "uid-1");
         let path = self.folder.join(&volume.0);
         // From the front, whatever it held before.

@@ -13,6 +13,7 @@ mod volume;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use vmferry_block::Digest;
 
 use super::Libvirt;
 use crate::{
@@ -41,7 +42,13 @@ impl TargetHost for Libvirt {
         volume::create(self, spec, owner).await
     }
 
-    async fn open_sink(&self, volume: &VolumeId, owner: &Owner, len: u64) -> Result<Arc<dyn DiskSink>, Error> {
+    async fn open_sink(
+        &self,
+        volume: &VolumeId,
+        owner: &Owner,
+        len: u64,
+        _checksum: Option<Digest>,
+    ) -> Result<Arc<dyn DiskSink>, Error> {
         sink::open(self, volume, owner, len).await
     }
 

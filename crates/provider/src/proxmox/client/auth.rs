@@ -112,7 +112,11 @@ impl Ticket {
     }
 
     pub(super) fn is_fresh(&self) -> bool {
-        self.since.elapsed() < RENEWED_AFTER
+        self.is_younger(RENEWED_AFTER)
+    }
+
+    pub(super) fn is_younger(&self, age: Duration) -> bool {
+        self.since.elapsed() < age
     }
 
     /// Lets a request in. Only writes need the second half.
@@ -164,6 +168,12 @@ mod tests {
         assert_eq!((id.as_str(), auth.user()), ("a@pve!t", "a@pve!t"));
         assert_eq!(header.to_str().unwrap(), "PVEAPIToken=a@pve!t=hush");
         assert!(!format!("{header:?}").contains("hush"));
+    }
+
+    #[test]
+    fn a_ticket_has_an_age() {
+        let ticket = Ticket::new("PVE:a@pve:1::x", "1:y", 1).unwrap();
+        assert!(ticket.is_fresh() && ticket.is_younger(Duration::from_mins(1)) && !ticket.is_younger(Duration::ZERO));
     }
 
     #[test]

@@ -18,6 +18,8 @@ use crate::{Error, Kind};
 const PATIENCE: Duration = Duration::from_mins(1);
 /// How often a question is asked that got no answer.
 const TRIES: u32 = 4;
+/// The oldest ticket that a long request is begun with: it is good for two hours.
+const YOUNG: Duration = Duration::from_hours(1);
 /// The pause after the first try; it doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(300);
 
@@ -100,6 +102,17 @@ impl Client {
         Ok((ticket.put_on(request, method), Some(ticket.number())))
     }
 
+    /// Makes sure that the next request will be let in: a ticket that is not young is renewed, and the other side is asked whether
+    /// it takes it. A token needs none of that.
+    pub(super) async fn be_let_in(&self, action: &'static str, object: &str) -> Result<(), Error> {
+        let Auth::Ticket { current, .. } = &self.0.auth else {
+            return Ok(());
+        };
+        current.lock().await.take_if(|ticket| !ticket.is_younger(YOUNG));
+        let _: serde_json::Value = self.send(&Call::get(&["version"], action, object)).await?;
+        Ok(())
+    }
+
     /// The ticket, or a new one where it is old or was refused. Whoever needs a new one at the same time waits for the same.
     async fn ticket(&self, refused: Option<u64>) -> Result<Ticket, Error> {
         let Auth::Ticket {
@@ -115,7 +128,8 @@ impl Client {
         if let Some(ticket) = known.filter(|ticket| ticket.is_fresh() && Some(ticket.number()) != refused) {
             return Ok(ticket.clone());
         }
-        let number = known.map_or(0, |ticket| ticket.number() + 1);
+        // After one that was put aside, too, it must be another.
+        let number = known.map_or_else(rand::random, |ticket| ticket.number().wrapping_add(1));
         let ticket = self.log_in(username, password.expose_secret(), number).await?;
         *current = Some(ticket.clone());
         Ok(ticket)

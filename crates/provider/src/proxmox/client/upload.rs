@@ -13,6 +13,7 @@ use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use vmferry_block::Digest;
 
 use super::Client;
 use super::answer::Answer;
@@ -37,6 +38,8 @@ pub(crate) struct Upload {
     pub(crate) file: String,
     /// Its length in bytes.
     pub(crate) len: u64,
+    /// Its SHA-256, which the node compares, where it is known.
+    pub(crate) checksum: Option<Digest>,
 }
 
 impl Client {
@@ -45,6 +48,8 @@ impl Client {
     pub(crate) async fn upload(&self, upload: &Upload, pieces: mpsc::Receiver<Bytes>) -> Result<Upid, Error> {
         let object = format!("storage {} on node {}", upload.storage, upload.node);
         let action = "upload to";
+        // A ticket that is refused after the body has begun would cost the whole body.
+        self.be_let_in(action, &object).await?;
         let boundary = format!("vmferry-{:032x}", rand::random::<u128>());
         let life = Life::default();
         let body = Multipart::new(upload, &boundary, pieces, life.clone());
@@ -122,12 +127,23 @@ struct Multipart {
 }
 
 impl Multipart {
-    /// The fields come before the file, or Proxmox VE does not see them.
+    /// The fields come before the file, and in this order, or Proxmox VE does not see them.
     fn new(upload: &Upload, boundary: &str, pieces: mpsc::Receiver<Bytes>, life: Life) -> Self {
+        let mut fields = vec![("content", "import".to_owned())];
+        if let Some(checksum) = &upload.checksum {
+            fields.push(("checksum-algorithm", "sha256".to_owned()));
+            fields.push((
+                "checksum",
+                checksum.to_string().trim_start_matches("sha256:").to_owned(),
+            ));
+        }
+        let fields = fields.iter().map(|(name, value)| {
+            format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
+        });
         let head = format!(
-            "--{boundary}\r\nContent-Disposition: form-data; name=\"content\"\r\n\r\nimport\r\n--{boundary}\r\n\
-             Content-Disposition: form-data; name=\"filename\"; filename=\"{}\"\r\n\
+            "{}--{boundary}\r\nContent-Disposition: form-data; name=\"filename\"; filename=\"{}\"\r\n\
              Content-Type: application/octet-stream\r\n\r\n",
+            fields.collect::<String>(),
             upload.file
         );
         Self {
@@ -180,5 +196,42 @@ impl Body for Multipart {
     fn size_hint(&self) -> SizeHint {
         let known = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len) as u64;
         SizeHint::with_exact(known(&self.head) + self.left + known(&self.tail))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vmferry_testkit::proxmox::{Options, Proxmox};
+
+    use super::*;
+    use crate::credentials::Credentials;
+
+    #[tokio::test]
+    async fn a_ticket_that_is_void_does_not_cost_the_upload() {
+        let cluster = Proxmox::start(&Options::default());
+        let credentials = Credentials {
+            username: Some(Proxmox::USER.0.to_owned()),
+            password: Some(Proxmox::USER.1.into()),
+            fingerprint: Some(cluster.fingerprint().to_owned()),
+            ..Credentials::default()
+        };
+        let client = Client::new(&cluster.url(), &credentials, false).unwrap();
+        client.version().await.unwrap();
+        cluster.expire_tickets();
+        let upload = Upload {
+            node: "pve1".to_owned(),
+            storage: Proxmox::LOCAL.to_owned(),
+            file: "a.raw".to_owned(),
+            len: 4,
+            checksum: None,
+        };
+        let (pieces, receiver) = mpsc::channel(1);
+        pieces.send(Bytes::from_static(b"1234")).await.unwrap();
+        client.upload(&upload, receiver).await.unwrap();
+        cluster.settle();
+        let sent = cluster.calls_of("POST", "/upload");
+        assert_eq!(sent.iter().map(|call| call.status).collect::<Vec<_>>(), [200]);
+        assert_eq!(cluster.volumes(), ["local:import/a.raw"]);
+        assert_eq!(cluster.violations(), [""; 0]);
     }
 }

@@ -12,7 +12,7 @@ use super::sink::part_of;
 use crate::proxmox::Proxmox;
 use crate::proxmox::client::Call;
 use crate::proxmox::client::task::Upid;
-use crate::proxmox::client::types::{Content, Version};
+use crate::proxmox::client::types::{Content, Node, Version};
 use crate::{Error, Kind, Owner, Pull, VolumeSpec};
 
 /// Since when a node fetches images.
@@ -162,21 +162,22 @@ pub(super) async fn delete(proxmox: &Proxmox, spec: &VolumeSpec, owner: &Owner) 
             }
         }
     }
-    for node in nodes.iter().filter(|node| !node.is_online()) {
-        if proxmox.config.node.as_ref() == Some(&node.name) {
-            return Err(Error::new(
-                Kind::Unreachable,
-                "delete",
-                format!("the staged file {stem} on node {}", node.name),
-            )
-            .detail(format!("the node is {}", node.status)));
-        }
-        tracing::warn!(
-            node = node.name,
-            "a node is not online; a staged file {stem} may be there"
-        );
+    down(proxmox, &nodes, &stem)
+}
+
+/// Refuses to say that a file is gone where a node is down that may have it: one that the Provider does not rule out.
+fn down(proxmox: &Proxmox, nodes: &[Node], stem: &str) -> Result<(), Error> {
+    let may_have = |node: &&Node| proxmox.config.node.as_ref().is_none_or(|wanted| *wanted == node.name);
+    match nodes.iter().filter(may_have).find(|node| !node.is_online()) {
+        None => Ok(()),
+        Some(node) => Err(Error::new(
+            Kind::Unreachable,
+            "delete",
+            format!("the staged file {stem} on node {}", node.name),
+        )
+        .detail(format!("the node is {}, and the file may be there", node.status))
+        .remedy("bring the node up again, or take it out of the cluster: pvecm delnode NODE")),
     }
-    Ok(())
 }
 
 /// Whether a file is the disk with this stem, in whatever format.

@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
+use vmferry_block::Digest;
 
 use super::Proxmox;
 use crate::{
@@ -74,8 +75,14 @@ impl TargetHost for Proxmox {
         files::pull(self, &Place::owned(volume, owner)?, object, cancel).await
     }
 
-    async fn open_sink(&self, volume: &VolumeId, owner: &Owner, len: u64) -> Result<Arc<dyn DiskSink>, Error> {
-        sink::open(self, Place::owned(volume, owner)?, len).await
+    async fn open_sink(
+        &self,
+        volume: &VolumeId,
+        owner: &Owner,
+        len: u64,
+        checksum: Option<Digest>,
+    ) -> Result<Arc<dyn DiskSink>, Error> {
+        sink::open(self, Place::owned(volume, owner)?, len, checksum).await
     }
 
     async fn open_volume(&self, volume: &VolumeId, _format: ImageFormat) -> Result<Arc<dyn DiskSource>, Error> {

@@ -9,7 +9,7 @@ use tokio::fs::{self, File};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
-use vmferry_block::Buf;
+use vmferry_block::{Buf, Digest};
 
 use super::files::{self, COPYING};
 use super::ova;
@@ -23,10 +23,15 @@ use crate::{DiskSink, Error, Kind};
 const PIECES: usize = 2;
 
 /// Opens a place for writing a file of `len` bytes.
-pub(super) async fn open(proxmox: &Proxmox, place: Place, len: u64) -> Result<Arc<dyn DiskSink>, Error> {
+pub(super) async fn open(
+    proxmox: &Proxmox,
+    place: Place,
+    len: u64,
+    checksum: Option<Digest>,
+) -> Result<Arc<dyn DiskSink>, Error> {
     if place.way != Way::Shared {
         files::room(proxmox, &place, len).await?;
-        return Ok(Arc::new(Sent::start(proxmox, place, len)?));
+        return Ok(Arc::new(Sent::start(proxmox, place, len, checksum)?));
     }
     let shared = proxmox
         .config
@@ -65,7 +70,7 @@ impl Drop for Request {
 }
 
 impl Sent {
-    fn start(proxmox: &Proxmox, place: Place, len: u64) -> Result<Self, Error> {
+    fn start(proxmox: &Proxmox, place: Place, len: u64, checksum: Option<Digest>) -> Result<Self, Error> {
         let (pieces, receiver) = mpsc::channel(PIECES);
         let wrap = (place.way == Way::Ova)
             .then(|| ova::wrap(&place.image, len))
@@ -80,6 +85,8 @@ impl Sent {
             storage: place.storage.clone(),
             file: place.file(),
             len: len + around,
+            // Of an archive around the object nobody knows it beforehand.
+            checksum: checksum.filter(|_| place.way == Way::Import),
         };
         if let Some(head) = head {
             // There is room for it: nothing was sent yet.

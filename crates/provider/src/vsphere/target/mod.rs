@@ -21,6 +21,7 @@ mod vm;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use vmferry_block::Digest;
 
 use super::VSphere;
 use crate::{
@@ -53,7 +54,13 @@ impl TargetHost for VSphere {
         carrier::choose(self, spec, owner).await
     }
 
-    async fn open_sink(&self, volume: &VolumeId, owner: &Owner, len: u64) -> Result<Arc<dyn DiskSink>, Error> {
+    async fn open_sink(
+        &self,
+        volume: &VolumeId,
+        owner: &Owner,
+        len: u64,
+        _checksum: Option<Digest>,
+    ) -> Result<Arc<dyn DiskSink>, Error> {
         import::open(self, volume, owner, len).await
     }
 

@@ -63,7 +63,7 @@ async fn micro_guest(libvirt: &Libvirt, name: &str, disk: Disk) -> VmSpec {
     let spec = volume_spec(name, 0, ImageFormat::Qcow2, 16 * MIB);
     let volume = libvirt.create_volume(&spec, &owner()).await.unwrap();
     let len = qcow2.metadata().unwrap().len();
-    let sink = libvirt.open_sink(&volume.id, &owner(), len).await.unwrap();
+    let sink = libvirt.open_sink(&volume.id, &owner(), len, None).await.unwrap();
     write(&*sink, &qcow2).await.unwrap();
     sink.finish(len).await.unwrap();
     VmSpec {

@@ -91,7 +91,7 @@ async fn a_pool_that_fills_up_is_an_error_that_says_so() {
             let place = Place::owned(&made.id, &owner()).unwrap();
             sink::stream(libvirt, place, 0, 128 * MIB).await.unwrap()
         } else {
-            libvirt.open_sink(&made.id, &owner(), 128 * MIB).await.unwrap()
+            libvirt.open_sink(&made.id, &owner(), 128 * MIB, None).await.unwrap()
         };
         assert_eq!(sink.concurrency() == 1, through_stream);
         let error = overfill(&*sink).await;

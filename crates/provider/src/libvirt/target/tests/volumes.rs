@@ -23,7 +23,7 @@ enum Way {
 
 async fn open(libvirt: &Libvirt, way: Way, id: &VolumeId, len: u64) -> Arc<dyn DiskSink> {
     match way {
-        Way::Chosen => libvirt.open_sink(id, &owner(), len).await.unwrap(),
+        Way::Chosen => libvirt.open_sink(id, &owner(), len, None).await.unwrap(),
         Way::Stream => {
             let place = Place::owned(id, &owner()).unwrap();
             let held = volume::describe(libvirt, &place).await.unwrap().file_bytes;
@@ -142,7 +142,7 @@ async fn a_file_is_gone_on_with_only_as_it_was_left() {
     // It was never opened: nothing of it was written.
     assert!(reopen(4 * MIB).await.is_none());
 
-    let sink = libvirt.open_sink(&made.id, &owner(), 16 * MIB).await.unwrap();
+    let sink = libvirt.open_sink(&made.id, &owner(), 16 * MIB, None).await.unwrap();
     let half = |byte| Buf::copy_of(&vec![byte; 8 << 20]);
     sink.write(0, half(1)).await.unwrap();
     sink.write(8 * MIB, half(2)).await.unwrap();
@@ -188,7 +188,11 @@ async fn a_host_over_the_network_gets_a_stream() {
     let folder = tempfile::tempdir().unwrap();
     let source = folder.path().join("source");
     image_of(&source, ImageFormat::Raw, 16 * MIB, &[MIB, 5 * MIB], MIB, 7);
-    let sink = connected.libvirt.open_sink(&made.id, &owner(), 16 * MIB).await.unwrap();
+    let sink = connected
+        .libvirt
+        .open_sink(&made.id, &owner(), 16 * MIB, None)
+        .await
+        .unwrap();
     assert_eq!(sink.concurrency(), 1);
     write(&*sink, &source).await.unwrap();
     sink.finish(16 * MIB).await.unwrap();
@@ -272,7 +276,10 @@ async fn another_ones_volume_is_never_opened_for_writing() {
     let spec = volume_spec("web", 0, ImageFormat::Raw, MIB);
     let made = connected.libvirt.create_volume(&spec, &owner()).await.unwrap();
     let open = async |id: &str, owner: &Owner| {
-        let opened = connected.libvirt.open_sink(&VolumeId(id.to_owned()), owner, 512).await;
+        let opened = connected
+            .libvirt
+            .open_sink(&VolumeId(id.to_owned()), owner, 512, None)
+            .await;
         opened.map(|_| ()).unwrap_err().kind()
     };
     assert_eq!(open("default/web.raw", &owner()).await, Kind::NameTaken);
