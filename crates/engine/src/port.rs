@@ -258,6 +258,9 @@ pub struct DiskReport {
     pub content_digest: String,
     /// Bytes that this job itself moved, those of earlier attempts not included.
     pub moved: u64,
+    /// Import only: whether the target fetched the staged object by itself, so that none of it came through the job.
+    #[serde(default)]
+    pub fetched: bool,
 }
 
 /// Why a job ended without success.

@@ -322,6 +322,11 @@ pub trait TargetHost: Send + Sync {
         Ok(None)
     }
 
+    /// Whether volumes can be read back ([`open_volume`](Self::open_volume)).
+    fn reads_back(&self) -> bool {
+        true
+    }
+
     /// Opens a volume for reading its content back.
     async fn open_volume(&self, volume: &VolumeId, format: ImageFormat) -> Result<Arc<dyn DiskSource>, Error>;
 

@@ -102,7 +102,7 @@ impl Run<'_> {
     async fn each<'a>(
         &'a self,
         progress: &'a JobProgress,
-        one: impl Fn(&'a DiskJob, &'a Arc<Progress>, Share) -> BoxFuture<'a, Result<Report, JobFailure>> + Sync,
+        one: impl Fn(&'a DiskJob, &'a Arc<Progress>, Share) -> BoxFuture<'a, Result<DiskReport, JobFailure>> + Sync,
     ) -> Result<Vec<DiskReport>, JobFailure> {
         let (count, one) = (self.job.disks.len(), &one);
         let first = &OnceLock::new();
@@ -129,7 +129,7 @@ impl Run<'_> {
         }
         let mut reports: Vec<_> = outcomes.into_iter().flatten().collect();
         reports.sort_unstable_by_key(|(index, _)| *index);
-        Ok(reports.iter().map(|(_, report)| told(report)).collect())
+        Ok(reports.into_iter().map(|(_, report)| report).collect())
     }
 
     async fn export_disk(
@@ -140,7 +140,7 @@ impl Run<'_> {
         disk: &DiskJob,
         progress: &Arc<Progress>,
         share: Share,
-    ) -> Result<Report, JobFailure> {
+    ) -> Result<DiskReport, JobFailure> {
         let open = async {
             host.open_disk(vm, frozen, &disk.name)
                 .await
@@ -172,7 +172,7 @@ impl Run<'_> {
         };
         let report = exported.map_err(failure::moving)?;
         tracing::info!(job = %self.job.id, disk = %disk.name, bytes = report.moved, "disk exported");
-        Ok(report)
+        Ok(told(&report, false))
     }
 
     async fn import(
@@ -192,7 +192,7 @@ impl Run<'_> {
         readback: bool,
         progress: &Arc<Progress>,
         share: Share,
-    ) -> Result<Report, JobFailure> {
+    ) -> Result<DiskReport, JobFailure> {
         let target = disk.target.as_ref().ok_or_else(|| {
             let message = format!("the import of disk {} has no target", disk.name);
             failure(FailureKind::Bug, message)
@@ -201,6 +201,7 @@ impl Run<'_> {
             Intake::Object(_) => self.pull(host, disk, target).await?,
             Intake::File => None,
         };
+        let fetched = pulled.is_some();
         let report = match pulled {
             Some(report) => {
                 progress.elsewhere(report.len);
@@ -211,8 +212,8 @@ impl Run<'_> {
         if readback {
             self.read_back(host, disk, target, &report, progress).await?;
         }
-        tracing::info!(job = %self.job.id, disk = %disk.name, bytes = report.moved, readback, "disk imported");
-        Ok(report)
+        tracing::info!(job = %self.job.id, disk = %disk.name, bytes = report.moved, fetched, readback, "disk imported");
+        Ok(told(&report, fetched))
     }
 
     /// Has the target fetch the object by itself, where store and target can do that. The target checks the SHA-256 of what it
@@ -365,11 +366,12 @@ fn digest(text: &str, disk: &DiskJob) -> Result<Digest, JobFailure> {
     })
 }
 
-fn told(report: &Report) -> DiskReport {
+fn told(report: &Report, fetched: bool) -> DiskReport {
     DiskReport {
         len: report.len,
         checksum: report.checksum.to_string(),
         content_digest: report.content_digest.to_string(),
         moved: report.moved,
+        fetched,
     }
 }

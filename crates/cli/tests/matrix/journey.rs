@@ -68,8 +68,7 @@ impl Journey {
     /// Goes all the way.
     #[track_caller]
     pub fn run(&self, crossing: &Crossing) -> Outcome {
-        let ferry = self.ferry.reading_back(self.to.reads_back());
-        ferry.run(crossing)
+        self.ferry.run(crossing)
     }
 
     /// Asserts that the VM arrived, whole, and that nothing else came or went anywhere. Gives what it is made of.

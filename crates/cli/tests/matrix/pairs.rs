@@ -26,6 +26,24 @@ fn crosses(from: Kind, to: Kind, place: Place) {
     assert!(url.starts_with(&journey.place.url()) && url.ends_with(staged), "{url}");
 }
 
+/// Where the target can fetch the object by itself, none of it comes through here on its way in.
+#[test]
+fn a_node_fetches_the_object_by_itself() {
+    let journey = Journey::new(Kind::Libvirt, Kind::Proxmox, Place::s3());
+    let outcome = journey.run(&journey.crossing());
+    journey.arrived(&outcome);
+    let described = journey.ferry.command(&["describe", "m"]).text;
+    assert!(described.contains("the target fetched it by itself"), "{described}");
+    let (reads, received) = (journey.place.reads(), journey.to.received());
+    assert_eq!(
+        reads.iter().filter(|by_us| **by_us).count(),
+        0,
+        "the object was read by vmferry"
+    );
+    assert_eq!(reads.len(), 2, "each object was read once, by a node");
+    assert!(received < 64 << 10, "{received} bytes were sent to the API");
+}
+
 /// What the target is told to have otherwise, for a VM of three disks.
 #[track_caller]
 fn heeds_hints(from: Kind, to: Kind, place: Place) {

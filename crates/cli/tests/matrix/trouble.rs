@@ -8,10 +8,7 @@ use crate::support::Place;
 #[track_caller]
 fn deleted_in(phase: &str, from: Kind, to: Kind) {
     let journey = Journey::new(from, to, Place::s3());
-    let run = journey
-        .ferry
-        .reading_back(false)
-        .start(&journey.crossing().limit("4MB"));
+    let run = journey.ferry.start(&journey.crossing().limit("4MB"));
     assert!(run.kill_in("m", phase), "it was not caught in {phase}");
     journey.ferry.command(&["delete", "m"]).ready();
     journey.assert_left(&[]);
@@ -22,11 +19,7 @@ fn deleted_in(phase: &str, from: Kind, to: Kind) {
 fn killed_in(phase: &str, from: Kind, to: Kind) {
     let journey = Journey::new(from, to, Place::s3());
     let crossing = journey.crossing();
-    journey
-        .ferry
-        .reading_back(false)
-        .start(&crossing.clone().limit("4MB"))
-        .kill_in("m", phase);
+    journey.ferry.start(&crossing.clone().limit("4MB")).kill_in("m", phase);
     let outcome = journey.run(&crossing);
     assert_eq!(journey.arrived(&outcome), journey.from.found(VM));
     assert!(journey.to.disks(ARRIVED).len() == 2);

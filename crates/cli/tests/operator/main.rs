@@ -7,7 +7,13 @@
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is how to fail")]
 
 mod support;
+mod unlike;
 mod workers;
+
+// Not all that can be seen of a hypervisor is looked at here.
+#[allow(dead_code)]
+#[path = "../matrix/side/mod.rs"]
+mod side;
 
 #[path = "../e2e/cleanup.rs"]
 mod cleanup;

@@ -49,7 +49,10 @@ pub(crate) fn act(run: &mut Run) -> BoxFuture<'_, Result<Outcome, Trouble>> {
                 run.status.message = Some(progress.sentence("Downloading"));
                 Ok(Outcome::Progress)
             }
-            JobState::Succeeded(reports) => succeeded(run, &reports),
+            JobState::Succeeded(reports) => {
+                let unread = run.config.readback && !run.target().await?.host.reads_back();
+                succeeded(run, &reports, unread)
+            }
             JobState::Failed(failure) => {
                 // It has ended; this makes the executor forget it.
                 run.ports.executor.cancel(&id).await?;
@@ -100,7 +103,7 @@ fn job(run: &Run, id: JobId, target: &Target) -> Result<Job, Failure> {
         owner: run.owner.clone(),
         direction: Direction::Import {
             provider: target.key.clone(),
-            readback: run.config.readback,
+            readback: run.config.readback && target.host.reads_back(),
         },
         storage: run.storage(),
         bandwidth_limit: run.bandwidth_limit()?,
@@ -109,7 +112,7 @@ fn job(run: &Run, id: JobId, target: &Target) -> Result<Job, Failure> {
 }
 
 /// The import took the content digest again: it must be the one that the export took at the source.
-fn succeeded(run: &mut Run, reports: &[DiskReport]) -> Result<Outcome, Trouble> {
+fn succeeded(run: &mut Run, reports: &[DiskReport], unread: bool) -> Result<Outcome, Trouble> {
     transfer::check_count(run, reports)?;
     for (disk, report) in run.status.disks.iter().zip(reports) {
         if disk.content_digest.as_ref() != Some(&report.content_digest) {
@@ -127,7 +130,15 @@ fn succeeded(run: &mut Run, reports: &[DiskReport]) -> Result<Outcome, Trouble> 
     }
     transfer::stand_still(run);
     let total = reports.iter().map(|report| report.len).sum();
-    let text = format!("Download completed ({})", text::size(total));
+    let mut how = if reports.iter().all(|report| report.fetched) {
+        "; the target fetched it by itself".to_owned()
+    } else {
+        String::new()
+    };
+    if unread {
+        how.push_str("; not read back: the target gives no bytes of a volume");
+    }
+    let text = format!("Download completed ({}{how})", text::size(total));
     run.tell(event::IMPORT_COMPLETED, text.clone());
     Ok(Outcome::Done("ImportSuccessful", text))
 }

@@ -194,6 +194,7 @@ fn report(object: &FakeObject, moved: u64) -> DiskReport {
         checksum: checksum(object),
         content_digest: digest(object.content),
         moved,
+        fetched: false,
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -15,8 +14,7 @@ use super::{Crossing, Outcome, Record};
 /// Where a run works: manifests, state and staging, each test its own.
 #[derive(Debug)]
 pub struct Ferry {
-    dir: Arc<TempDir>,
-    reads_back: bool,
+    dir: TempDir,
 }
 
 impl Ferry {
@@ -24,21 +22,7 @@ impl Ferry {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("staging")).unwrap();
-        Self {
-            dir: Arc::new(dir),
-            reads_back: true,
-        }
-    }
-
-    /// The same place, for runs that read volumes back or do not.
-    #[allow(
-        dead_code,
-        reason = "of the tests that share this, some go where nothing can be read back"
-    )]
-    #[must_use]
-    pub fn reading_back(&self, reads_back: bool) -> Self {
-        let dir = Arc::clone(&self.dir);
-        Self { dir, reads_back }
+        Self { dir }
     }
 
     /// The staging storage.
@@ -82,10 +66,7 @@ impl Ferry {
 
     /// Starts `vmferry run` on files with more arguments.
     pub fn start_all(&self, files: &[&Path], more: &[&str]) -> Ran {
-        let mut args = vec!["run".to_owned()];
-        if self.reads_back {
-            args.extend(["--verify".to_owned(), "readback".to_owned()]);
-        }
+        let mut args = vec!["run".to_owned(), "--verify".to_owned(), "readback".to_owned()];
         args.extend([
             "--timeout".to_owned(),
             format!("{}s", limit().as_secs() * 4 / 5),

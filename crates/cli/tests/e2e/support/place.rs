@@ -244,6 +244,21 @@ impl Place {
         }
     }
 
+    /// The reads of staged images in a bucket: whether each was vmferry's own, which signs requests; whoever was given a URL does not.
+    #[allow(
+        dead_code,
+        reason = "of the tests that share this, some have no target that reads by itself"
+    )]
+    pub fn reads(&self) -> Vec<bool> {
+        let seen = self.front.iter().flat_map(Front::seen);
+        let of_image = |target: &str| {
+            let (path, query) = target.split_once('?').unwrap_or((target, ""));
+            Path::new(path).extension().is_some_and(|end| end == "qcow2") && !query.contains("uploadId=")
+        };
+        let reads = seen.filter(|request| request.method == "GET" && of_image(&request.target));
+        reads.map(|request| request.header("authorization").is_some()).collect()
+    }
+
     /// How many parts were sent again after they had been sent before; none where requests are not counted.
     pub fn sent_again(&self) -> Option<usize> {
         let seen = self.front.as_ref()?.seen();

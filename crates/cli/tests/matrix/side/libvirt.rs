@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
-use vmferry_testkit::{DiskSpec, Format, GuestSpec, Host, NicSpec, World};
+use vmferry_testkit::{DiskSpec, Format, GuestSpec, Host, Kind as Mode, NicSpec, World};
 
 use super::{Found, Seed, Side};
 
@@ -20,11 +20,19 @@ pub(super) fn start(name: &str) -> Host {
 
 impl Side for Host {
     fn provider(&self) -> Value {
-        json!({ "type": "libvirt", "endpoint": self.uri() })
+        // What listens within the system mode's own namespaces is reached by ssh.
+        let endpoint = match self.kind() {
+            Mode::Session => self.uri(),
+            Mode::System => self.ssh_uri(),
+        };
+        json!({ "type": "libvirt", "endpoint": endpoint })
     }
 
     fn secret(&self) -> Option<Value> {
-        None
+        (self.kind() == Mode::System).then(|| {
+            let access = self.ssh();
+            json!({ "ssh-privatekey": access.private_key(), "known_hosts": access.known_hosts() })
+        })
     }
 
     fn seed(&self, seed: &Seed) {
@@ -76,9 +84,5 @@ impl Side for Host {
         let files = self.guest(vm).disks.into_iter().map(|(path, _)| path);
         let files = files.map(|path| path.file_name().unwrap().to_string_lossy().into_owned());
         files.chain([vm.to_owned()]).collect()
-    }
-
-    fn reads_back(&self) -> bool {
-        true
     }
 }

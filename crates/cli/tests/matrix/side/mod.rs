@@ -79,8 +79,10 @@ pub trait Side {
     /// How lines of [`everything`](Self::everything) name what is a VM's.
     fn names(&self, vm: &str) -> Vec<String>;
 
-    /// Whether a volume can be read back through it.
-    fn reads_back(&self) -> bool;
+    /// Bytes that were sent to its API, where they are counted.
+    fn received(&self) -> u64 {
+        0
+    }
 
     /// Asserts that it was spoken to as it should be.
     fn assert_proper(&self) {}

@@ -87,8 +87,8 @@ impl Side for Proxmox {
         ]
     }
 
-    fn reads_back(&self) -> bool {
-        false
+    fn received(&self) -> u64 {
+        Self::received(self)
     }
 
     fn assert_proper(&self) {

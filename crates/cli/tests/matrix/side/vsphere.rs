@@ -79,8 +79,4 @@ impl Side for Vsphere {
     fn names(&self, vm: &str) -> Vec<String> {
         vec![format!("vm {vm} snapshots []"), format!("] {vm}/"), format!("] {vm}")]
     }
-
-    fn reads_back(&self) -> bool {
-        true
-    }
 }

@@ -85,6 +85,10 @@ impl TargetHost for Proxmox {
         sink::open(self, Place::owned(volume, owner)?, len, checksum).await
     }
 
+    fn reads_back(&self) -> bool {
+        false
+    }
+
     async fn open_volume(&self, volume: &VolumeId, _format: ImageFormat) -> Result<Arc<dyn DiskSource>, Error> {
         Err(
             Error::new(Kind::Unsupported, "read back", format!("volume {}", volume.0))
