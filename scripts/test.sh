@@ -4,7 +4,7 @@ set -eu
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-"$root/scripts/deps.sh" nextest stores proxmox kube vsphere
+"$root/scripts/deps.sh" nextest stores readers proxmox kube vsphere
 cd "$root"
 if [ "$(id -u)" != 0 ]; then
     say "the tests run as root, by sudo: libvirt hosts in system mode need it"
