@@ -99,8 +99,7 @@ pub trait DiskStream: Send {
 
     /// The most bytes that the file can have, as near as the hypervisor can tell: parts in staging are cut by it.
     fn most(&self) -> u64 {
-        // Data that cannot be packed takes less than a sector in a grain more.
-        self.capacity() + self.capacity() / 64 + (1 << 20)
+        most_of(self.capacity())
     }
 
     /// Fills `buf` with the next bytes of the file and gives it back: shorter than it was only at the end of the file, empty
@@ -110,6 +109,12 @@ pub trait DiskStream: Send {
     /// Called once after the last read: whether the hypervisor says that it sent all, and the frozen state held all through. A
     /// copy is good only when it says so. Dropped without it, the reading is called off at the hypervisor.
     async fn finish(self: Box<Self>) -> Result<(), Error>;
+}
+
+/// The most bytes that the streamOptimized VMDK of a disk of so many bytes has.
+pub(crate) fn most_of(capacity: u64) -> u64 {
+    // Data that cannot be packed takes less than a sector in a grain more.
+    capacity.saturating_add(capacity / 64 + (1 << 20))
 }
 
 /// A disk that can be read at any offset, by several tasks at once.

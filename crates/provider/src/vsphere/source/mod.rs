@@ -16,6 +16,7 @@
 
 mod check;
 mod delete;
+mod most;
 mod offline;
 mod place;
 mod share;

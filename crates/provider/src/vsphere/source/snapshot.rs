@@ -161,30 +161,49 @@ async fn remove_failed(client: &Client, vm: &VmInfo, mark: &Mark) -> Result<(), 
     Ok(())
 }
 
-/// Removes the owner's snapshots, and merges what their removal left unmerged.
+/// Removes the owner's snapshots, and merges what their removal left unmerged, now or the last time.
 pub(super) async fn remove(vsphere: &VSphere, selector: &VmSelector, mark: &Mark) -> Result<(), Error> {
     let client = &vsphere.client;
     let vm = vsphere.look_up(selector).await?;
     let ours = find(&vm, mark);
     if ours.is_empty() {
-        return Ok(());
+        return merge_left(client, &vm).await;
     }
     for snapshot in &ours {
         remove_one(client, &vm, snapshot).await?;
     }
     let after = vsphere.look_up(selector).await?;
     if after.needs_consolidation {
-        let merged = client.consolidate(&after.moref, REMOVE).await;
-        merged.map_err(|trouble| {
-            later(trouble)
-                .of("consolidate the disks of", &after.object)
-                .remedy("consolidate them in the vSphere Client (Snapshots > Consolidate)")
-        })?;
+        consolidate(client, &after).await?;
     }
     if find(&after, mark).is_empty() {
         return Ok(());
     }
     Err(Error::new(Kind::Busy, "remove the snapshot of", &after.object).detail("it is still there"))
+}
+
+/// Merges what a removal may have left before. Whose it is shows nowhere, and merging loses nothing; who may not do it has had no
+/// snapshot removed either.
+async fn merge_left(client: &Client, vm: &VmInfo) -> Result<(), Error> {
+    if !vm.needs_consolidation {
+        return Ok(());
+    }
+    match consolidate(client, vm).await {
+        Err(error) if matches!(error.kind(), Kind::Denied | Kind::Unsupported) => {
+            tracing::warn!(vm = vm.object, %error, "disks need to be consolidated");
+            Ok(())
+        }
+        answer => answer,
+    }
+}
+
+async fn consolidate(client: &Client, vm: &VmInfo) -> Result<(), Error> {
+    let merged = client.consolidate(&vm.moref, REMOVE).await;
+    merged.map_err(|trouble| {
+        later(trouble)
+            .of("consolidate the disks of", &vm.object)
+            .remedy("consolidate them in the vSphere Client (Snapshots > Consolidate)")
+    })
 }
 
 async fn remove_one(client: &Client, vm: &VmInfo, snapshot: &Snapshot) -> Result<(), Error> {

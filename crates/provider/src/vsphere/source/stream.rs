@@ -10,7 +10,8 @@ use vmferry_block::Buf;
 
 use super::share::Held;
 use super::sum::Sum;
-use super::{State, gone, place};
+use super::{State, gone, most, place};
+use crate::port::most_of;
 use crate::vsphere::VSphere;
 use crate::vsphere::client::Trouble;
 use crate::vsphere::inventory::{VirtualDisk, devices};
@@ -40,6 +41,7 @@ struct Found {
 /// A disk as a stream.
 pub(super) struct ExportStream {
     disk: Found,
+    most: u64,
     at: At,
 }
 
@@ -86,7 +88,10 @@ pub(super) async fn open(vsphere: &VSphere, state: State, name: &str) -> Result<
     let count = disks.len();
     let disk = disks.into_iter().find(|disk| disk.name() == name);
     let disk = disk.ok_or_else(|| gone(&object).detail("the frozen state has no such disk"))?;
+    let default = most_of(disk.capacity);
+    let most = most::most(&vsphere.client, &state.info.moref, disk.key, default).await;
     Ok(ExportStream {
+        most,
         disk: Found {
             vsphere: vsphere.clone(),
             state,
@@ -252,6 +257,10 @@ impl DiskStream for ExportStream {
         self.disk.device.capacity
     }
 
+    fn most(&self) -> u64 {
+        self.most
+    }
+
     async fn read(&mut self, mut buf: Buf) -> Result<Buf, Error> {
         let object = &self.disk.object;
         let mut reading = match std::mem::replace(&mut self.at, At::Broken) {
@@ -271,7 +280,7 @@ impl DiskStream for ExportStream {
     }
 
     async fn finish(self: Box<Self>) -> Result<(), Error> {
-        let Self { disk, at } = *self;
+        let Self { disk, at, .. } = *self;
         let At::Reading(mut reading) = at else {
             return Err(Error::new(Kind::Bug, "finish reading", disk.object).detail("it was not read to its end"));
         };

@@ -71,6 +71,35 @@ async fn every_kind_of_server_is_understood() {
 }
 
 #[tokio::test]
+async fn a_large_disk_is_bounded_by_what_its_files_take() {
+    let (_server, vsphere, vm, frozen) = scene("vcenter-8.0", "").await;
+    // 400 GiB and a descriptor, of 2 TiB.
+    let thin = open(&vsphere, &vm, &frozen, "scsi0:1").await;
+    assert_eq!(thin.most(), (400 << 30) + 530 + ((400 << 30) + 530) / 8);
+    let small = open(&vsphere, &vm, &frozen, "scsi0:0").await;
+    assert!(small.most() > 1 << 30 && small.most() < 2 << 30);
+}
+
+#[tokio::test]
+async fn what_could_not_be_consolidated_is_tried_again() {
+    const NEEDED: &str = "<name>runtime.consolidationNeeded</name><val xsi:type=\"xsd:boolean\">true";
+    const NOT: &str = "<name>runtime.consolidationNeeded</name><val xsi:type=\"xsd:boolean\">false";
+    let (server, vsphere, _, _) = scene("vcenter-7.0", "").await;
+    vsphere.release(&named(NAME), &owner(), false).await.unwrap();
+    assert_eq!(server.count("ConsolidateVMDisks_Task"), 0);
+    // The snapshot itself is gone.
+    server.say(NOT, NEEDED);
+    for count in [1, 2] {
+        let error = vsphere.release(&named(NAME), &owner(), false).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Busy, "{error}");
+        assert!(error.to_string().contains("web-000001.vmdk"), "{error}");
+        assert_eq!(server.count("ConsolidateVMDisks_Task"), count);
+    }
+    server.say(NEEDED, NOT);
+    vsphere.release(&named(NAME), &owner(), false).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_session_that_expires_in_mid_copy_is_made_anew() {
     let (server, vsphere, vm, frozen) = scene("vcenter-8.0", "").await;
     // One expired while the VM was read a second time.
