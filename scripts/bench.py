@@ -128,6 +128,8 @@ class Run:
 
     def __init__(self, wall, cpu, peak, read, written):
         self.wall, self.cpu, self.peak, self.read, self.written = wall, cpu, peak, read, written
+        # Bytes of what it made, where that is compared.
+        self.size = None
 
 
 def measure(*command, hosts=(), env=None):
@@ -341,10 +343,13 @@ class Bench:
 <source file='{disk}'/><target dev='vda' bus='virtio'/></disk></devices></domain>""",
         )
 
-    def manifest(self, store, target_format, vm="vm"):
+    def manifest(self, store, target_format, vm="vm", server=None):
+        target = server.provider if server else f'{{ type: libvirt, endpoint: "{self.b.uri}" }}'
+        secret = f"apiVersion: v1\nkind: Secret\nmetadata: {{ name: vsphere }}\nstringData:\n  {server.secret}\n---\n" if server else ""
+        disk_format = f"targetDiskFormat: {target_format}\n  " if target_format else ""
         file = self.path / "migration.yaml"
         file.write_text(
-            f"""apiVersion: v1
+            f"""{secret}apiVersion: v1
 kind: Secret
 metadata: {{ name: storage }}
 stringData:
@@ -358,7 +363,7 @@ spec: {{ type: libvirt, endpoint: "{self.a.uri}" }}
 apiVersion: infra.virtrigaud.io/v1beta1
 kind: Provider
 metadata: {{ name: b }}
-spec: {{ type: libvirt, endpoint: "{self.b.uri}" }}
+spec: {target}
 ---
 apiVersion: infra.virtrigaud.io/v1beta1
 kind: VirtualMachine
@@ -373,8 +378,7 @@ spec:
   sourceNamespace: default
   targetProviderRef: {{ name: b }}
   targetName: {vm}
-  targetDiskFormat: {target_format}
-  cleanupPolicy: {{ deleteIntermediate: false }}
+  {disk_format}cleanupPolicy: {{ deleteIntermediate: false }}
   storage:
     {store.storage}
     credentialsSecretRef: {{ name: storage }}
@@ -409,6 +413,46 @@ spec:
         )
         out.unlink()
         return add(there, back)
+
+    def encode(self, ours):
+        """The disk as a streamOptimized vmdk file."""
+        out = self.path / "out.vmdk"
+        out.unlink(missing_ok=True)
+        if ours:
+            done = measure(VMFERRY, "image", "convert", "-f", "qcow2", "-O", "vmdk", self.disk, out)
+        else:
+            done = measure("qemu-img", "convert", "-f", "qcow2", "-O", "vmdk", "-o", "subformat=streamOptimized", self.disk, out)
+        done.size = out.stat().st_size
+        out.unlink()
+        return done
+
+    def to_vsphere(self, store, ours):
+        """From the disk of a VM at libvirt to a VM at vSphere, through the store, on a server of its own."""
+        import bench_vsphere
+
+        store.empty()
+        server = bench_vsphere.Vsphere(self.work, run, wait_for)
+        folder, state = self.path / "by-hand", self.path / "state"
+        for old in (folder, state):
+            shutil.rmtree(old, ignore_errors=True)
+        folder.mkdir()
+        there, back = store.copies()
+        vsphere = f"python3 -B {bench_vsphere.__file__}"
+        script = f"""
+            qemu-img convert -f qcow2 -O vmdk -o subformat=streamOptimized {self.disk} {folder}/staged
+            {vsphere} close {folder}/staged
+            set -- {folder}/staged; {there}; rm {folder}/staged
+            set -- {folder}/fetched; {back}
+            {vsphere} import {server.address} {folder}/fetched
+            sha256sum {folder}/fetched"""
+        try:
+            if ours:
+                manifest = self.manifest(store, None, server=server)
+                return measure(VMFERRY, "run", "-f", manifest, "--state", state, hosts=(self.a,))
+            return measure("sh", "-euc", script, env=store.env())
+        finally:
+            server.stop()
+            shutil.rmtree(folder)
 
     def by_hand(self, store, staged, target):
         """qemu-img convert, copy there, copy back, qemu-img convert, sha256sum: what scripts do."""
@@ -484,6 +528,8 @@ spec:
                 "peak_mib": round(max(pair[0].peak for pair in pairs)),
             }
         )
+        if pairs[0][0].size:
+            self.summary[-1]["ratio_size"] = round(statistics.median(mine.size / other.size for mine, other in pairs), 3)
         spread = lambda side, field: (
             f"{median(side, field):.1f} ({min(getattr(pair[side], field) for pair in pairs):.1f}–"
             f"{max(getattr(pair[side], field) for pair in pairs):.1f})"
@@ -530,14 +576,15 @@ spec:
                 f"{entry['peak_mib']} | {median(0, 'read'):.0f} / {median(0, 'written'):.0f} | **{ratio('wall'):.2f}** | "
                 f"**{ratio('cpu'):.2f}** |"
             )
-        return "\n".join(lines)
+        sizes = [f"`{row[0]}`: {row[4]['ratio_size']} times the size" for row in self.rows if "ratio_size" in row[4]]
+        return "\n".join(lines + [""] + sizes if sizes else lines)
 
     def run(self):
         wanted = lambda *names: not self.options.only or any(name in self.options.only for name in names)
         say("Making the disk")
         self.disk = make_disk(self.work, self.options.quick)
         allocated = json.loads(run("qemu-img", "info", "--output=json", self.disk))["actual-size"]
-        if wanted("s3-raw", "s3-qcow2", "http-qcow2", "nfs-qcow2", "sparse", "operator"):
+        if wanted("s3-raw", "s3-qcow2", "http-qcow2", "nfs-qcow2", "s3-vsphere", "sparse", "operator"):
             say("Starting two libvirt hosts")
             self.a, self.b = Host(self.work, "a"), Host(self.work, "b")
             disk = self.a.path / "pool" / "disk.qcow2"
@@ -546,7 +593,8 @@ spec:
             shutil.chown(disk, "nobody")
             self.a.virsh("pool-refresh", "default")
             self.define(self.a, disk)
-        if wanted("s3-raw", "s3-qcow2", "s3-vmdk"):
+        self.compare("vmdk-encode", "a streamOptimized vmdk", lambda: self.encode(True), lambda: self.encode(False))
+        if wanted("s3-raw", "s3-qcow2", "s3-vmdk", "s3-vsphere"):
             s3 = S3(self.work)
             for target in ("raw", "qcow2"):
                 self.compare(
@@ -556,6 +604,9 @@ spec:
                     lambda: self.by_hand(s3, "qcow2", target),
                 )
             self.compare("s3-vmdk", "a staged vmdk over S3", lambda: self.convert(s3), lambda: self.by_hand(s3, "vmdk", "qcow2"))
+            self.compare(
+                "s3-vsphere", "a migration to vSphere over S3", lambda: self.to_vsphere(s3, True), lambda: self.to_vsphere(s3, False)
+            )
             s3.empty()
         for name, kind in (("http", Http), ("nfs", Nfs)):
             if wanted(f"{name}-qcow2"):

@@ -4,7 +4,7 @@ set -eu
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-"$root/scripts/deps.sh" stores bench kube
+"$root/scripts/deps.sh" stores bench kube vsphere
 [ "$(id -u)" = 0 ] || die "the benchmark reads the disks of its hosts and drops caches: run it as root"
 say "building vmferry"
 (cd "$root" && cargo build --quiet --release -p vmferry && cargo build --quiet --release -p vmferry-testkit --examples)
