@@ -6,7 +6,7 @@ use russh::{Channel, ChannelMsg, client};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::session::{CHANNEL_LIMIT, Session, channel_fault};
+use super::session::{CHANNEL_LIMIT, Session, Target, channel_fault};
 use crate::{Error, Kind};
 
 /// How much a command may say. What is asked for is far shorter.
@@ -23,7 +23,7 @@ pub(crate) struct Running {
 
 /// What a command said.
 #[derive(Default)]
-struct Said {
+pub(super) struct Said {
     stdout: Vec<u8>,
     stderr: Vec<u8>,
     status: Option<u32>,
@@ -31,7 +31,7 @@ struct Said {
 
 impl Said {
     /// Takes a message in. Whether it was the last one.
-    fn take(&mut self, message: Option<ChannelMsg>) -> bool {
+    pub(super) fn take(&mut self, message: Option<ChannelMsg>) -> bool {
         match message {
             None | Some(ChannelMsg::Close) => return true,
             Some(ChannelMsg::Data { data }) => append(&mut self.stdout, &data),
@@ -40,6 +40,30 @@ impl Said {
             Some(_) => {}
         }
         false
+    }
+
+    /// Whether it has said `ready`.
+    pub(super) fn is_ready(&self) -> bool {
+        self.stdout.starts_with(b"ready")
+    }
+
+    /// What a command that ended said, where it succeeded.
+    pub(super) fn outcome(
+        &self,
+        target: &Target,
+        action: &'static str,
+        object: &str,
+        kind: fn(&str) -> Kind,
+    ) -> Result<String, Error> {
+        match self.status {
+            Some(0) => Ok(String::from_utf8_lossy(&self.stdout).into_owned()),
+            None if self.stderr.is_empty() => Err(Error::new(Kind::Unreachable, action, object)
+                .detail(format!("{}: the connection ended", target.name()))),
+            _ => {
+                let why = self.error();
+                Err(Error::new(kind(&why), action, object).detail(format!("{}: {why}", target.name())))
+            }
+        }
     }
 
     fn error(&self) -> String {
@@ -84,16 +108,7 @@ impl Session {
             let detail = format!("no answer within {} s", limit.as_secs());
             return Err(Error::new(Kind::Unreachable, action, object).detail(detail));
         };
-        let said = said?;
-        match said.status {
-            Some(0) => Ok(String::from_utf8_lossy(&said.stdout).into_owned()),
-            None if said.stderr.is_empty() => Err(Error::new(Kind::Unreachable, action, object)
-                .detail(format!("{}: the connection ended", self.target.name()))),
-            _ => {
-                let why = said.error();
-                Err(Error::new(kind(&why), action, object).detail(format!("{}: {why}", self.target.name())))
-            }
-        }
+        said?.outcome(&self.target, action, object, kind)
     }
 
     /// Starts a command that says `ready` and goes on until its input ends.
@@ -110,7 +125,7 @@ impl Session {
         let ready = async {
             loop {
                 let ended = said.take(channel.wait().await);
-                if said.stdout.starts_with(b"ready") {
+                if said.is_ready() {
                     return true;
                 }
                 if ended {
@@ -145,7 +160,7 @@ impl Session {
         Ok(Running { _hold: hold })
     }
 
-    async fn open_command(&self, command: &str, object: &str) -> Result<Channel<client::Msg>, Error> {
+    pub(super) async fn open_command(&self, command: &str, object: &str) -> Result<Channel<client::Msg>, Error> {
         let open = async {
             let channel = self.handle.channel_open_session().await?;
             channel.exec(true, command).await?;

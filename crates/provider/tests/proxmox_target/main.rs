@@ -2,6 +2,7 @@
 #![cfg(feature = "proxmox")]
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod by_ssh;
 mod connect;
 mod faults;
 mod paths;

@@ -145,6 +145,45 @@ async fn a_shared_folder_is_written_to() {
 }
 
 #[tokio::test]
+async fn what_is_in_a_shared_folder_is_read_back() {
+    let mut site = Site::new(Version::V9);
+    site.config.shared = Some(Shared {
+        storage: Proxmox::SHARED.to_owned(),
+        path: site.cluster.shared_dir().to_owned(),
+    });
+    let mut spec = volume(0, ImageFormat::Qcow2);
+    for (target, is_read) in [(Proxmox::SHARED, true), (Proxmox::LOCAL, false)] {
+        spec.storage = Some(target.to_owned());
+        for (format, kind) in [(ImageFormat::Qcow2, Format::Qcow2), (ImageFormat::Raw, Format::Raw)] {
+            spec.format = format;
+            let host = site.host().await;
+            let made = host.create_volume(&spec, &owner()).await.unwrap();
+            write(&host, &made.id, &site.image("a", kind)).await.unwrap();
+            let opened = host.open_volume(&made.id, format).await;
+            if is_read {
+                let disk = opened.unwrap();
+                assert_eq!(disk.capacity(), 8 * MIB);
+                let map = disk.map().await.unwrap();
+                // A raw file that was written whole has no holes.
+                let start = if kind == Format::Raw { 0 } else { MIB };
+                assert!(map.extents().first().is_some_and(|part| part.start >= start), "{map:?}");
+                let read = disk.read(MIB, vmferry_block::Buf::alone(4096)).await.unwrap();
+                assert!(read.iter().any(|byte| *byte != 0));
+                let read = disk.read(4 * MIB, vmferry_block::Buf::alone(4096)).await.unwrap();
+                assert!(read.iter().all(|byte| *byte == 0));
+                disk.finish().await.unwrap();
+            } else {
+                let error = opened.err().unwrap();
+                assert_eq!(error.kind(), vmferry_provider::Kind::Unsupported);
+                assert!(error.to_string().contains("--verify stream"), "{error}");
+            }
+            host.delete_volume(&spec, &owner()).await.unwrap();
+        }
+    }
+    site.assert_empty();
+}
+
+#[tokio::test]
 async fn a_vm_with_uefi_has_its_variables() {
     use vmferry_provider::Firmware;
     let site = Site::new(Version::V9);

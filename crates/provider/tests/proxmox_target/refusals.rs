@@ -16,11 +16,20 @@ fn simple() -> TargetPlan {
 }
 
 #[tokio::test]
-async fn before_8_3_no_disk_gets_in() {
+async fn before_8_3_no_disk_gets_in_without_ssh() {
     for version in [Version::V7_4, Version::V8_2] {
-        let error = refused(&Site::new(version), &simple()).await;
+        let mut site = Site::new(version);
+        let error = refused(&site, &simple()).await;
         assert_eq!(error.kind(), Kind::Unsupported);
-        assert!(error.to_string().contains("from 8.3 on"), "{error}");
+        for word in ["from 8.3 on", "ssh-privatekey", "known_hosts", "8.4"] {
+            assert!(error.to_string().contains(word), "{error}");
+        }
+        // The password of another user than root lets nobody in to a node.
+        let credentials = &mut site.config.credentials;
+        (credentials.token_id, credentials.token_secret) = (None, None);
+        credentials.username = Some(Proxmox::USER.0.to_owned());
+        credentials.password = Some(Proxmox::USER.1.into());
+        assert_eq!(refused(&site, &simple()).await.kind(), Kind::Unsupported);
     }
 }
 

@@ -42,7 +42,7 @@ impl Site {
 
     pub fn with(options: &Options) -> Self {
         let cluster = Proxmox::start(options);
-        let config = Config {
+        let mut config = Config {
             endpoint: cluster.url(),
             credentials: Credentials {
                 token_id: Some(Proxmox::TOKEN.0.to_owned()),
@@ -55,9 +55,16 @@ impl Site {
             storage: Some(Proxmox::LOCAL.to_owned()),
             import_storage: None,
             bridge: None,
-            ssh: Ssh::default(),
+            ssh: Ssh {
+                port: cluster.ssh_port(),
+                ..Ssh::default()
+            },
             shared: None,
         };
+        if options.ssh {
+            config.credentials.ssh_private_key = Some(SecretString::from(cluster.ssh_key()));
+            config.credentials.known_hosts = Some(cluster.known_hosts());
+        }
         Self {
             cluster,
             folder: TempDir::new().unwrap(),
@@ -88,7 +95,10 @@ impl Site {
     #[track_caller]
     pub fn assert_empty(&self) {
         self.cluster.settle();
-        assert_eq!(self.cluster.inventory(), Vec::<String>::new());
+        // A node needs a moment to see that a connection is gone.
+        let empty = || self.cluster.inventory().is_empty().then_some(());
+        let empty = vmferry_testkit::poll(Duration::from_secs(10), empty);
+        assert!(empty.is_some(), "{:#?}", self.cluster.inventory());
         self.assert_sound();
     }
 }

@@ -35,7 +35,8 @@ impl Proxmox {
         self.control.ask("rule", &arguments);
     }
 
-    /// The next task of a kind (`qmcreate`, `download`, `imgcopy`, `qmclone`, `qmsnapshot`, `imgdel`, …) fails after a while.
+    /// The next task of a kind (`qmcreate`, `download`, `imgcopy`, `qmclone`, `qmsnapshot`, `imgdel`, …; `importdisk` is
+    /// the command on a node) fails after a while.
     #[track_caller]
     pub fn fail_task(&self, kind: &str, after: Duration, reason: &str) {
         let arguments = json!({"kind": kind, "after": after.as_secs_f64(), "reason": reason});
@@ -93,6 +94,14 @@ impl Proxmox {
             known.restart();
         }
         self.tell_inits();
+    }
+
+    /// A node runs a script of `sh` in place of a command, or with `None` the command again. Needs a cluster with ssh.
+    #[track_caller]
+    pub fn replace_command(&self, node: &str, command: &str, script: Option<&str>) {
+        for known in self.nodes.iter().filter(|known| known.name() == node) {
+            known.replace(command, script);
+        }
     }
 
     /// All nodes show other host keys from now on. Needs a cluster with ssh.

@@ -79,9 +79,13 @@ impl Proxmox {
         let shared = options.shared.clone().unwrap_or_else(|| folder.join("storage/stg"));
         let (ca, fingerprint) = certificate(&folder);
         let socket = folder.join("control.sock");
+        // Nodes keep it where it is.
+        fs::create_dir_all(&shared).must("make the folder of the shared storage");
         let nodes: Vec<Node> = if options.ssh {
             node::make_keys(&folder);
-            Self::NODES.map(|name| Node::start(name, &folder, &socket)).into()
+            Self::NODES
+                .map(|name| Node::start(name, &folder, &socket, &shared))
+                .into()
         } else {
             Vec::new()
         };

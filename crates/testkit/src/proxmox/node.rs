@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -22,6 +23,7 @@ pub(super) struct Node {
     dir: PathBuf,
     address: Ipv4Addr,
     socket: PathBuf,
+    shared: PathBuf,
     /// Its standard input is the lifeline: closed, the node ends.
     script: Option<Child>,
     init: u32,
@@ -42,7 +44,7 @@ fn make_key(path: &Path) {
 }
 
 impl Node {
-    pub(super) fn start(name: &'static str, folder: &Path, socket: &Path) -> Self {
+    pub(super) fn start(name: &'static str, folder: &Path, socket: &Path, shared: &Path) -> Self {
         let dir = folder.join("nodes").join(name);
         fs::create_dir_all(dir.join("run")).must("make a node's folder");
         fs::create_dir_all(dir.join("ssh")).must("make a node's folder");
@@ -56,6 +58,7 @@ impl Node {
             dir,
             address: unused_address(),
             socket: socket.to_owned(),
+            shared: shared.to_owned(),
             script: None,
             init: 0,
         };
@@ -73,6 +76,7 @@ impl Node {
             .arg(&self.dir)
             .arg(self.address.to_string())
             .arg(&self.socket)
+            .arg(&self.shared)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(errors)
@@ -98,6 +102,34 @@ impl Node {
             let _ = script.kill();
         }
         let _ = script.wait();
+    }
+
+    /// Has a script in place of one of its commands, or the command again.
+    pub(super) fn replace(&self, command: &str, script: Option<&str>) {
+        let path = self.dir.join("bin").join(command);
+        match script {
+            Some(script) => {
+                fs::write(&path, format!("#!/bin/sh\n{script}\n")).must("write a command");
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).must("write a command");
+            }
+            None => fs::remove_file(&path).must("remove a command"),
+        }
+    }
+
+    /// What is in its /var/tmp, folders too, but for where the cluster itself is.
+    pub(super) fn temporary(&self) -> Vec<String> {
+        let cluster = self.dir.ancestors().nth(2).and_then(Path::file_name);
+        let shared = self
+            .shared
+            .strip_prefix("/var/tmp")
+            .ok()
+            .and_then(|path| path.iter().next());
+        let entries = fs::read_dir(self.dir.join("tmp")).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name());
+        names
+            .filter(|name| Some(name.as_os_str()) != cluster && Some(name.as_os_str()) != shared)
+            .map(|name| name.to_string_lossy().into_owned())
+            .collect()
     }
 
     /// Starts them again.

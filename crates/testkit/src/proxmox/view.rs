@@ -244,12 +244,28 @@ impl Proxmox {
                     .map(|process| format!("process on {}: {process}", node.name())),
             );
         }
+        for node in &self.nodes {
+            let there = node.temporary();
+            lines.extend(there.iter().map(|file| format!("/var/tmp on {}: {file}", node.name())));
+        }
+        for (name, folder) in self.storages() {
+            let own = std::fs::read_dir(folder.join("images")).into_iter().flatten().flatten();
+            let own = own.map(|entry| entry.file_name().to_string_lossy().into_owned());
+            let own = own.filter(|file| file.starts_with("vmferry-"));
+            lines.extend(own.map(|file| format!("folder {file} of storage {name}")));
+        }
         for node in Self::NODES {
             let run = crate::files_below(&self.dir().join("nodes").join(node).join("run"));
             lines.extend(run.iter().map(|path| format!("socket {}", path.display())));
         }
         lines.sort();
         lines
+    }
+
+    /// The storages of folders, and their folders.
+    fn storages(&self) -> [(&'static str, PathBuf); 3] {
+        let own = |name| (name, self.dir().join("storage").join(name));
+        [own(Self::LOCAL), own(Self::PLAIN), (Self::SHARED, self.shared.clone())]
     }
 
     /// What a VM printed on its serial port so far.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
-pub(in crate::proxmox) use crate::ssh::{Running, UnixChannel, quote};
+pub(in crate::proxmox) use crate::ssh::{Feed, Running, UnixChannel, quote};
 pub(in crate::proxmox) use qmp::Qmp;
 
 use super::Proxmox;
@@ -37,6 +37,14 @@ impl Proxmox {
     pub(in crate::proxmox) fn has_ssh(&self) -> bool {
         let credentials = &self.config.credentials;
         credentials.ssh_private_key.is_some() || credentials.password.is_some()
+    }
+
+    /// Whether what there is to log in with was given for a node: a key, or root's own password. That of another user of the API
+    /// lets nobody in.
+    pub(in crate::proxmox) fn may_use_nodes(&self) -> bool {
+        let credentials = &self.config.credentials;
+        let is_roots = credentials.token_id.is_some() || credentials.username.as_deref() == Some("root@pam");
+        credentials.ssh_private_key.is_some() || (credentials.password.is_some() && is_roots)
     }
 
     /// The shell of a node.
@@ -109,6 +117,13 @@ impl Shell {
     pub async fn start(&self, script: &str, action: &'static str, object: &str) -> Result<Running, Error> {
         self.session
             .start(&wrap(script), COMMAND, action, object, kind_of_text)
+            .await
+    }
+
+    /// Starts a script that says `ready` and then reads its input to the end.
+    pub async fn feed(&self, script: &str, action: &'static str, object: &str) -> Result<Feed, Error> {
+        self.session
+            .feed(&wrap(script), COMMAND, action, object, kind_of_text)
             .await
     }
 

@@ -3,7 +3,7 @@
 use super::choose::{Choice, choose};
 use super::hardware::Bridge;
 use super::place::Way;
-use super::{FORMATS, place, vm};
+use super::{FORMATS, node, place, vm};
 use crate::proxmox::Proxmox;
 use crate::proxmox::client::types::Version;
 use crate::{Error, ImageFormat, Kind, NicAttachment, Owner, TargetPlan};
@@ -32,6 +32,9 @@ pub(super) async fn plan(proxmox: &Proxmox, plan: &TargetPlan, owner: &Owner) ->
         let choice = choose(proxmox, storage, owner).await?;
         privileges(proxmox, &choice).await?;
         space(&choice, plan)?;
+        if choice.way == Way::Node {
+            node::check(proxmox, &choice, owner, LEAST_FREE).await?;
+        }
         attachments(proxmox, &choice.node, &plan.attachments).await?;
         tracing::info!(
             node = choice.node,
@@ -45,8 +48,13 @@ pub(super) async fn plan(proxmox: &Proxmox, plan: &TargetPlan, owner: &Owner) ->
 
 /// How the bytes will come, in words.
 pub(super) fn way(choice: &Choice) -> String {
-    let storage = &choice.import.name;
+    let storage = choice.import.as_ref().map_or("", |storage| &storage.name);
     match choice.way {
+        Way::Node if storage.is_empty() => format!("by ssh, as files of node {} in {}", choice.node, node::FOLDER),
+        Way::Node => format!(
+            "by ssh, as files of node {} in a folder of storage {storage}",
+            choice.node
+        ),
         Way::Import => format!("as import files of storage {storage}, fetched by the node or uploaded"),
         Way::Ova => format!("as OVAs of storage {storage}, uploaded"),
         Way::Shared => format!("as files in the shared folder of storage {storage}"),
@@ -89,8 +97,9 @@ fn space(choice: &Choice, plan: &TargetPlan) -> Result<(), Error> {
     } else {
         LEAST_FREE
     };
-    for (storage, needed) in [(&choice.target, needed), (&choice.import, LEAST_FREE)] {
-        free(&choice.node, storage, needed)?;
+    free(&choice.node, &choice.target, needed)?;
+    if let Some(import) = &choice.import {
+        free(&choice.node, import, LEAST_FREE)?;
     }
     Ok(())
 }
@@ -137,6 +146,7 @@ async fn privileges(proxmox: &Proxmox, choice: &Choice) -> Result<(), Error> {
         ),
     ];
     let import = match choice.way {
+        Way::Node => Vec::new(),
         Way::Shared => vec!["Datastore.Allocate", "Datastore.AllocateSpace", "Datastore.Audit"],
         Way::Import | Way::Ova => {
             vec![
@@ -147,7 +157,9 @@ async fn privileges(proxmox: &Proxmox, choice: &Choice) -> Result<(), Error> {
             ]
         }
     };
-    needed.push((format!("/storage/{}", choice.import.name), import));
+    if let Some(storage) = choice.import.as_ref().filter(|_| choice.way != Way::Node) {
+        needed.push((format!("/storage/{}", storage.name), import));
+    }
     if let Some(working) = &choice.working {
         needed.push((format!("/storage/{working}"), vec!["Datastore.AllocateSpace"]));
     }

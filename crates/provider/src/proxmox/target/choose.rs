@@ -15,8 +15,8 @@ pub(super) struct Choice {
     pub node: String,
     /// The storage for its disks.
     pub target: Storage,
-    /// The storage for staged files.
-    pub import: Storage,
+    /// The storage for staged files; `None` where they are in a folder of the node that is no storage's.
+    pub import: Option<Storage>,
     pub way: Way,
     /// On 8.3: the storage into which an image is taken out of its OVA.
     pub working: Option<String>,
@@ -76,13 +76,25 @@ fn on_node(
 ) -> Result<Choice, Error> {
     let target = target(node, storages, wanted)?;
     if version < IMPORTS {
+        if proxmox.may_use_nodes() {
+            return by_ssh(proxmox, node, storages, target);
+        }
         return Err(Error::new(Kind::Unsupported, "import disks into", proxmox.object())
             .detail(format!(
-                "its version is {version}, and staged images can be imported from {IMPORTS} on"
+                "its version is {version}, and its API takes staged images from {IMPORTS} on"
             ))
-            .remedy("upgrade the cluster to 8.4 or later; before 8.3 its API takes no disk from outside"));
+            .remedy(
+                "put ssh-privatekey, a key that root's account on the nodes accepts, and known_hosts into the Secret, so that \
+                 disks come by ssh; or upgrade the cluster to 8.4 or later",
+            ));
     }
-    let import = import(proxmox, node, storages, &target)?;
+    let import = match import(proxmox, node, storages, &target) {
+        Ok(import) => import,
+        Err(error) if error.kind() == Kind::Unsupported && proxmox.may_use_nodes() => {
+            return by_ssh(proxmox, node, storages, target);
+        }
+        Err(error) => return Err(error),
+    };
     let is_shared = proxmox
         .config
         .shared
@@ -99,10 +111,39 @@ fn on_node(
     Ok(Choice {
         node: node.to_owned(),
         target,
-        import,
+        import: Some(import),
         way,
         working,
     })
+}
+
+/// By ssh, into a folder on the named storage or the target where they have files, else into one of the node's own.
+fn by_ssh(proxmox: &Proxmox, node: &str, storages: &[Storage], target: Storage) -> Result<Choice, Error> {
+    let named = proxmox.config.import_storage.as_deref();
+    let named = named.and_then(|name| storages.iter().find(|storage| storage.name == name));
+    let is_fit = |storage: &&Storage| storage.has_files() && storage.holds("images");
+    let import = named.filter(is_fit).or(Some(&target).filter(is_fit)).cloned();
+    if let Some(import) = &import {
+        usable(node, import)?;
+    }
+    Ok(Choice {
+        node: node.to_owned(),
+        target,
+        import,
+        way: Way::Node,
+        working: None,
+    })
+}
+
+/// Whether staged files of content `import` have no place on a node.
+pub(super) fn has_no_import(proxmox: &Proxmox, storages: &[Storage], version: Version) -> bool {
+    let any = |storage: &Storage| storage.holds("import") && storage.is_usable();
+    let named = proxmox.config.import_storage.as_deref();
+    let named = named.or(proxmox.config.shared.as_ref().map(|shared| shared.storage.as_str()));
+    let mut fit = storages
+        .iter()
+        .filter(|storage| named.is_none_or(|name| storage.name == name));
+    version < IMPORTS || !fit.any(any)
 }
 
 fn target(node: &str, storages: &[Storage], wanted: Option<&str>) -> Result<Storage, Error> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::hardware::drive_options;
 use super::place::{Place, Way};
 use super::vm::{configure, description, owned};
-use super::{check, files};
+use super::{check, files, node};
 use crate::proxmox::Proxmox;
 use crate::proxmox::client::Call;
 use crate::proxmox::client::api::Options;
@@ -48,6 +48,19 @@ pub(super) async fn import(
             at.vmid,
             slots[index]
         );
+        if places[index].way == Way::Node {
+            let options = drive_options(&spec.hardware.disks[index], slots[index], scsihw);
+            let drive = node::NewDrive {
+                slot: slots[index],
+                format: spec.disks[index].format,
+                options,
+                what: &what,
+            };
+            match node::import(proxmox, at, &places[index], &drive).await? {
+                Some(progress) => return Ok(Some(progress)),
+                None => continue,
+            }
+        }
         let tasks = proxmox.client.tasks(&at.node, at.vmid).await?;
         if let Some(running) = tasks.iter().find(|task| task.is_running()) {
             let upid = Upid::parse(&running.upid)?;
@@ -125,7 +138,7 @@ async fn start(
 ) -> Result<Option<Upid>, Error> {
     let working = match place.way {
         Way::Ova => Some(working(proxmox, place).await?),
-        Way::Import | Way::Shared => None,
+        Way::Import | Way::Shared | Way::Node => None,
     };
     let answer: Option<String> = proxmox
         .client

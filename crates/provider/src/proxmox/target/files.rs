@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::check;
 use super::choose::IMPORTS;
+use super::node;
 use super::place::{Place, Way, stem};
 use super::sink::part_of;
 use crate::proxmox::Proxmox;
@@ -29,7 +30,7 @@ pub(super) async fn pull(
     object: &Pull,
     cancel: &CancellationToken,
 ) -> Result<bool, Error> {
-    if place.way == Way::Ova || proxmox.client.version().await? < IMAGES {
+    if matches!(place.way, Way::Ova | Way::Node) || proxmox.client.version().await? < IMAGES {
         return Ok(false);
     }
     room(proxmox, place, object.len).await?;
@@ -111,6 +112,9 @@ pub(super) async fn find(proxmox: &Proxmox, place: &Place) -> Result<Option<Cont
 
 /// Deletes the file of a place. Gone is success.
 pub(super) async fn remove(proxmox: &Proxmox, place: &Place) -> Result<(), Error> {
+    if place.way == Way::Node {
+        return node::remove(proxmox, place).await;
+    }
     if find(proxmox, place).await?.is_none() {
         return Ok(());
     }
@@ -138,12 +142,14 @@ pub(super) async fn delete(proxmox: &Proxmox, spec: &VolumeSpec, owner: &Owner) 
     if let Some(shared) = &proxmox.config.shared {
         part_of(&shared.path, &stem).remove().await?;
     }
-    if proxmox.client.version().await? < IMPORTS {
-        return Ok(());
-    }
+    let version = proxmox.client.version().await?;
     let mut seen = HashSet::new();
     let nodes = proxmox.client.nodes().await?;
     for node in nodes.iter().filter(|node| node.is_online()) {
+        node::delete(proxmox, &node.name, &stem, owner).await?;
+        if version < IMPORTS {
+            continue;
+        }
         for task in proxmox.client.running_tasks(&node.name).await? {
             if task.kind == "download" && task.id.as_deref().is_some_and(|id| is_of(id, &stem)) {
                 proxmox.client.stop_task(&Upid::parse(&task.upid)?).await?;

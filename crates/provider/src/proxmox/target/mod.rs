@@ -1,4 +1,4 @@
-//! The target side: staged files of content `import`, and a VM whose disks are made of them.
+//! The target side: staged files of content `import` (or of a node, by ssh), and a VM whose disks are made of them.
 //!
 //! A volume is the staged file of one disk; its id says how the bytes get there ([`place`]). Nothing is made for it before they
 //! come. The VM is made in two steps: first without disks, so that it carries our mark from its first moment on; then each disk
@@ -12,9 +12,11 @@ mod choose;
 mod disks;
 mod files;
 mod hardware;
+mod node;
 mod ova;
 mod place;
 mod power;
+mod readback;
 mod sink;
 mod vm;
 
@@ -26,8 +28,8 @@ use vmferry_block::Digest;
 
 use super::Proxmox;
 use crate::{
-    Creation, DiskSink, DiskSource, Error, ImageFormat, Intake, Kind, Owner, PowerState, Pull, TargetHost, TargetPlan,
-    VmId, VmSpec, Volume, VolumeId, VolumeSpec,
+    Creation, DiskSink, DiskSource, Error, ImageFormat, Intake, Owner, PowerState, Pull, TargetHost, TargetPlan, VmId,
+    VmSpec, Volume, VolumeId, VolumeSpec,
 };
 use place::Place;
 
@@ -90,11 +92,7 @@ impl TargetHost for Proxmox {
     }
 
     async fn open_volume(&self, volume: &VolumeId, _format: ImageFormat) -> Result<Arc<dyn DiskSource>, Error> {
-        Err(
-            Error::new(Kind::Unsupported, "read back", format!("volume {}", volume.0))
-                .detail("Proxmox VE's API gives no bytes of a disk")
-                .remedy("leave --verify readback out: the node compares the SHA-256 of what it fetches"),
-        )
+        readback::open(self, volume).await
     }
 
     async fn delete_volume(&self, spec: &VolumeSpec, owner: &Owner) -> Result<(), Error> {

@@ -12,7 +12,12 @@ pub(super) enum Way {
     Ova,
     /// Written into the folder of a storage that is also one of this machine, from 8.3 on.
     Shared,
+    /// Streamed into a file of the node by ssh, and made a disk by `qm importdisk`: before 8.3, and where no storage takes imports.
+    Node,
 }
+
+/// What stands for the storage of a file that is in none: see [`Way::Node`]. No storage can be called so.
+pub(super) const NO_STORAGE: &str = "-";
 
 impl Way {
     fn name(self) -> &'static str {
@@ -20,6 +25,7 @@ impl Way {
             Self::Import => "import",
             Self::Ova => "ova",
             Self::Shared => "shared",
+            Self::Node => "node",
         }
     }
 }
@@ -44,16 +50,29 @@ impl Place {
             way: choice.way,
             node: choice.node.clone(),
             target: choice.target.name.clone(),
-            storage: choice.import.name.clone(),
+            storage: choice
+                .import
+                .as_ref()
+                .map_or(NO_STORAGE, |storage| &storage.name)
+                .to_owned(),
             image: format!("{}.{}", stem(spec.index, owner)?, spec.format),
         })
     }
 
     /// Reads a volume's id, which must be `owner`'s.
     pub fn owned(id: &VolumeId, owner: &Owner) -> Result<Self, Error> {
-        let wrong = |kind, detail| Error::new(kind, "use", format!("the volume id {:?}", id.0)).detail(detail);
+        let place = Self::parse(id)?;
+        if is_ours(&place.image, owner)? {
+            return Ok(place);
+        }
+        let detail = "its name does not carry this migration's tag";
+        Err(Error::new(Kind::NameTaken, "use", format!("the volume id {:?}", id.0)).detail(detail))
+    }
+
+    /// Reads a volume's id, whosever it is.
+    pub fn parse(id: &VolumeId) -> Result<Self, Error> {
         let parsed = id.0.split_once('@').and_then(|(name, rest)| {
-            let ways = [Way::Import, Way::Ova, Way::Shared];
+            let ways = [Way::Import, Way::Ova, Way::Shared, Way::Node];
             let way = ways.into_iter().find(|way| way.name() == name)?;
             let mut parts = rest.split('/');
             let (node, target) = (parts.next()?, parts.next()?);
@@ -67,11 +86,17 @@ impl Place {
                 image: image.to_owned(),
             })
         });
-        let place = parsed.ok_or_else(|| wrong(Kind::Invalid, "it is not WAY@NODE/TARGET/STORAGE/FILE"))?;
-        if is_ours(&place.image, owner)? {
-            return Ok(place);
-        }
-        Err(wrong(Kind::NameTaken, "its name does not carry this migration's tag"))
+        parsed.ok_or_else(|| {
+            Error::new(Kind::Invalid, "use", format!("the volume id {:?}", id.0))
+                .detail("it is not WAY@NODE/TARGET/STORAGE/FILE")
+        })
+    }
+
+    /// The image's format, as its name says it.
+    pub fn format(&self) -> Result<ImageFormat, Error> {
+        let format = self.image.rsplit_once('.').and_then(|(_, ending)| ending.parse().ok());
+        format
+            .ok_or_else(|| Error::new(Kind::Invalid, "use", self.object()).detail("its name has no ending of a format"))
     }
 
     /// The id.
@@ -89,7 +114,7 @@ impl Place {
     /// The name of the file that holds it.
     pub fn file(&self) -> String {
         match self.way {
-            Way::Import | Way::Shared => self.image.clone(),
+            Way::Import | Way::Shared | Way::Node => self.image.clone(),
             Way::Ova => format!("{}.ova", self.image.rsplit_once('.').map_or("", |(stem, _)| stem)),
         }
     }
@@ -102,14 +127,17 @@ impl Place {
     /// What `import-from` names.
     pub fn import_from(&self) -> String {
         match self.way {
-            Way::Import | Way::Shared => self.volid(),
+            Way::Import | Way::Shared | Way::Node => self.volid(),
             Way::Ova => format!("{}/{}", self.volid(), self.image),
         }
     }
 
     /// How messages call it.
     pub fn object(&self) -> String {
-        format!("volume {} on node {}", self.volid(), self.node)
+        match self.way {
+            Way::Node => format!("file {} on node {}", self.image, self.node),
+            _ => format!("volume {} on node {}", self.volid(), self.node),
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use vmferry_block::{Buf, Digest};
 
 use super::files::{self, COPYING};
+use super::node;
 use super::ova;
 use super::place::{Place, Way};
 use crate::proxmox::Proxmox;
@@ -29,6 +30,9 @@ pub(super) async fn open(
     len: u64,
     checksum: Option<Digest>,
 ) -> Result<Arc<dyn DiskSink>, Error> {
+    if place.way == Way::Node {
+        return node::open(proxmox, &place, len, checksum).await;
+    }
     if place.way != Way::Shared {
         files::room(proxmox, &place, len).await?;
         return Ok(Arc::new(Sent::start(proxmox, place, len, checksum)?));

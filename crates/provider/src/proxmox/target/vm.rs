@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::hardware::{boot, options, slots};
 use super::place::{Place, Way, mark};
-use super::{check, disks, files, power};
+use super::{check, disks, files, node, power};
 use crate::proxmox::Proxmox;
 use crate::proxmox::client::task::Upid;
 use crate::proxmox::client::types::has_tag;
@@ -216,6 +216,7 @@ pub(super) async fn delete(proxmox: &Proxmox, name: &str, owner: &Owner) -> Resu
         }
     }
     while let Some(mut at) = find().await? {
+        node::halt(proxmox, &at.node, owner).await?;
         delete_one(proxmox, &mut at).await?;
     }
     Ok(())

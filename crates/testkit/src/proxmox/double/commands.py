@@ -1,5 +1,6 @@
 """What a node's own commands (`pvesm`, `qm`, `pvesh`) do, for the stubs of them that run over ssh."""
 
+import asyncio
 import os
 
 from fakepve import agent as guest_agent
@@ -90,13 +91,20 @@ class Commands(object):
         vm, source, sid = self.find(node, args[0]), args[1], args[2]
         self._check_lock(vm)
         store = self._check_enabled(sid, node)
-        if not os.path.isfile(source):
+        path = self._on_node(node, source)
+        if not os.path.isfile(path):
             raise TaskError("'{0}' does not exist".format(source))
         wanted = self._format_on(sid, options.get('format'))
-        size = await images.check_untrusted(source, images.file_format(source))
+        size = await images.check_untrusted(path, images.file_format(path))
         volid, fmt = self._qm_alloc(sid, vm.vmid, wanted if _is_file(store) else None, size)
+        fault = self._take_fault('importdisk')
         try:
-            await self._convert(source, source, images.file_format(source), volid, fmt)
+            # Interrupted, it leaves the volume, of which the VM knows nothing yet.
+            await asyncio.sleep(self.task_seconds.get('importdisk', 0))
+            if fault:
+                await asyncio.sleep(fault[1])
+                raise TaskError(fault[2])
+            await self._convert(path, path, images.file_format(path), volid, fmt)
         except TaskError:
             self._qm_free(volid)
             raise
@@ -105,6 +113,12 @@ class Commands(object):
         # The disk stays unused: its size is read when it is attached.
         return "importing disk '{0}' to VM {1} ...\ntransferred {2} of {2} (100.00%)\nunused{3}: successfully imported disk '{4}'\n".format(
             source, vm.vmid, format_size(size), number, volid)
+
+    def _on_node(self, node, path):
+        """A file of a node as this process sees it: /var/tmp is a node's own, but for what the cluster itself is in."""
+        if path.startswith('/var/tmp/') and not path.startswith(tuple(os.path.join(f, '') for f in self.folders.values())):
+            return os.path.join(self.folder, 'nodes', node, 'tmp', path[len('/var/tmp/'):])
+        return path
 
     async def _qm_disk(self, node, args, options):
         if args[:1] != ['import']:

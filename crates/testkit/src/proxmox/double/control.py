@@ -22,7 +22,8 @@ class Control(object):
         app = web.Application(client_max_size=1 << 20)
         app.router.add_post('/command', self._command)
         app.router.add_post('/{verb}', self._verb)
-        self.runner = web.AppRunner(app)
+        # A command whose stub was killed goes no further, as its own process would not.
+        self.runner = web.AppRunner(app, handler_cancellation=True)
         await self.runner.setup()
         await web.UnixSite(self.runner, path).start()
 

@@ -94,6 +94,18 @@ class Guests(object):
         finally:
             self._working = None
         self._settle_volumes(vm, before, unused, forced)
+        self._attach_unused(vm, unused)
+
+    def _attach_unused(self, vm, unused):
+        """A volume that is attached is not unused any more, and its size is written down."""
+        for key, volume, props in drives_of(vm.config, skip_cdrom=True):
+            if volume not in unused.values():
+                continue
+            if 'size' not in props:
+                props['size'] = format_size(images.virtual_size(self.path(volume)))
+                vm.config[key] = join_drive(volume, props)
+            for name in [name for name, volid in unused.items() if volid == volume]:
+                vm.config.pop(name, None)
 
     def _settle_volumes(self, vm, before, unused, forced):
         """A volume that is taken off a VM becomes unused; an unused one that is deleted is gone."""

@@ -3,9 +3,19 @@
 # other process of the node.
 set -eu
 
-dir=$1 address=$2
+dir=$1 address=$2 shared=$3
 
 readlink /proc/self/ns/pid >"$dir/pid-namespace"
+# /var/tmp of its own, in which the folders that the cluster is in are where they were.
+mkdir -p "$dir/tmp"
+chmod 1777 "$dir/tmp"
+for kept in "$(dirname "$(dirname "$dir")")" "$shared"; do
+    case "$kept" in /var/tmp/*)
+        mkdir -p "$dir/tmp/${kept#/var/tmp/}"
+        mount --bind "$kept" "$dir/tmp/${kept#/var/tmp/}" ;;
+    esac
+done
+mount --rbind "$dir/tmp" /var/tmp
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir /run/sshd /run/lock /run/qemu-server
 mount --bind "$dir/run" /run/qemu-server

@@ -2,14 +2,15 @@
 # Runs the shell side of a Proxmox VE node until standard input is closed: sshd on ADDRESS:2222 whose users find `pvesm` and `qm` of ours,
 # with /run of its own, where /run/qemu-server is DIR/run.
 #
-#   node.sh NAME DIR ADDRESS CONTROL
+#   node.sh NAME DIR ADDRESS CONTROL SHARED
 #
+# DIR/tmp is its /var/tmp; SHARED is the folder of a storage that all have.
 # CONTROL is the unix socket of the cluster's double, which does what the commands ask for. DIR has the keys in ssh/ (host_key, authorized_keys,
 # shadow, made by the caller). DIR/init has the process id of the node's init as the caller sees it, DIR/ready appears when sshd answers.
 # All processes live in a pid namespace whose init ends with standard input, and with it everything on the node.
 set -eu
 
-name=$1 dir=$2 address=$3 control=$4
+name=$1 dir=$2 address=$3 control=$4 shared=$5
 PATH=$PATH:/usr/sbin:/sbin
 here=$(cd "$(dirname "$0")" && pwd)
 trap '' HUP INT TERM
@@ -49,7 +50,7 @@ fi
 
 # A background process has no standard input by itself.
 exec 3<&0
-unshare --pid --fork --kill-child --mount --mount-proc "$here/node-init.sh" "$dir" "$address" <&3 3<&- &
+unshare --pid --fork --kill-child --mount --mount-proc "$here/node-init.sh" "$dir" "$address" "$shared" <&3 3<&- &
 outer=$!
 exec 3<&-
 # The init is the one child of unshare.
