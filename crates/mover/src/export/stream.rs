@@ -19,7 +19,7 @@ use super::journal::{Journal, Seal};
 use super::object::{Found, Object, Start};
 use super::plan::Plan;
 use super::upload::{Destination, Upload};
-use super::{ExportSpec, STALL, Tuning};
+use super::{ExportSpec, Tuning};
 use crate::chunk::{CHUNK, Chunk};
 use crate::error::{self, cancelled};
 use crate::hasher::Hashes;
@@ -28,6 +28,9 @@ use crate::patience::Patience;
 use crate::progress::Progress;
 use crate::unpack::{Decoder, Name, Out, Parts, Unpacking};
 use crate::{Error, Kind, Report};
+
+/// How long nothing may come: a host that reads zeros for a while, at the end of a thick disk, sends nothing.
+const SILENCE: Duration = Duration::from_mins(10);
 
 /// Opens the stream, from its front.
 pub type Open<'a> = dyn Fn() -> BoxFuture<'a, Result<Box<dyn DiskStream>, vmferry_provider::Error>> + Send + Sync + 'a;
@@ -62,7 +65,8 @@ pub(crate) async fn stream_tuned(
     }
     let before = progress.moved();
     let patience = tuning.patience.map(|(tries, first)| Patience::new(tries, first));
-    let mut patience = patience.unwrap_or_default();
+    // A pass that begins anew moves bytes whatever it comes to: that is no progress.
+    let (mut patience, none) = (patience.unwrap_or_default(), Progress::default());
     loop {
         let opened = open().await.map_err(|error| error::source(error, &name));
         let passed = match opened {
@@ -74,7 +78,7 @@ pub(crate) async fn stream_tuned(
                 let moved = progress.moved() - before;
                 return Ok(Report { moved, ..report });
             }
-            Err(error) => patience.after(error, progress, cancel).await?,
+            Err(error) => patience.after(error, &none, cancel).await?,
         }
     }
 }
@@ -105,15 +109,13 @@ impl Pass<'_> {
             fingerprint: "stream".to_owned(),
             resumable: false,
         };
-        let stall = tuning.stall.unwrap_or(STALL);
-        let (capacity, limit) = (stream.capacity(), stall);
         let pass = Pass {
             object,
-            capacity,
+            capacity: stream.capacity(),
             progress,
             cancel,
         };
-        let outcome = pass.stage(stream, limit).await;
+        let outcome = pass.stage(stream, tuning.stall.unwrap_or(SILENCE)).await;
         if let Err(error) = &outcome
             && error.kind() == Kind::FrozenStateGone
             && let Err(second) = pass.object.discard().await

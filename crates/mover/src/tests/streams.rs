@@ -227,6 +227,33 @@ async fn a_store_that_fails_in_between_gets_it_once_more() {
     assert!(calls > 6, "an upload has more calls than that: {calls}");
 }
 
+/// Every pass moves bytes, and none comes to the end: that is not gone on with for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_always_fails_late_is_given_up() {
+    let disks = Lab::new();
+    let (_, bytes) = made(&disks);
+    let tuning = Tuning {
+        patience: Some((2, std::time::Duration::from_millis(1))),
+        ..SMALL
+    };
+    let lab = Lab::new();
+    let opened = AtomicUsize::new(0);
+    let store = Faulty::new(lab.store(), 6, Fault::Before).with(Ways {
+        one_of: 7,
+        ..Ways::default()
+    });
+    let make = |_| {
+        opened.fetch_add(1, Ordering::SeqCst);
+        whole(&bytes)
+    };
+    let (_, sent) = export_of(&store, make, tuning).await;
+    assert_eq!(
+        sent.unwrap_err().kind(),
+        Kind::Staging(vmferry_staging::Kind::Unreachable)
+    );
+    assert_eq!(opened.into_inner(), 3);
+}
+
 async fn handed_on(lab: &Lab, raw: &Path, format: ImageFormat, reads: i64) {
     let (spec, sink) = (spec(format, "frozen-1"), Arc::new(InOrder::default()));
     let sent = export(&*FileSource::raw(raw).await, &*lab.store(), &spec)
