@@ -13,7 +13,7 @@ use crate::{Error, Kind, PowerState, VmSelector};
 /// How long stopping and deleting may take each.
 const LIMIT: Duration = Duration::from_mins(5);
 
-/// Stops the VM and deletes it with all its disks. Gone is success.
+/// Stops the VM and deletes it with the disks that its configuration names: what else has its id may be another's. Gone is success.
 pub(super) async fn delete(proxmox: &Proxmox, selector: &VmSelector) -> Result<(), Error> {
     let (vm, mut at, _) = match proxmox.read_vm(selector).await {
         Err(error) if error.kind() == Kind::NotFound => return Ok(()),
@@ -26,9 +26,7 @@ pub(super) async fn delete(proxmox: &Proxmox, selector: &VmSelector) -> Result<(
     }
     let call = |at: &Located| {
         let id = at.vmid.to_string();
-        Call::delete(&["nodes", &at.node, "qemu", &id], "delete", &object)
-            .with("purge", 1)
-            .with("destroy-unreferenced-disks", 1)
+        Call::delete(&["nodes", &at.node, "qemu", &id], "delete", &object).with("purge", 1)
     };
     let answer: Value = match proxmox.client.send_at(&mut at, call).await {
         Err(error) if error.kind() == Kind::NotFound => return Ok(()),
