@@ -21,6 +21,7 @@ pub enum Call {
     Begin,
     Parts,
     PutPart,
+    Settle,
     Complete,
     Abort,
     Delete,
@@ -31,13 +32,14 @@ pub enum Call {
 
 impl Call {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Check,
         Self::Head,
         Self::Read,
         Self::Begin,
         Self::Parts,
         Self::PutPart,
+        Self::Settle,
         Self::Complete,
         Self::Abort,
         Self::Delete,
@@ -47,9 +49,10 @@ impl Call {
     ];
 
     /// Those that change something.
-    pub const CHANGES: [Self; 7] = [
+    pub const CHANGES: [Self; 8] = [
         Self::Begin,
         Self::PutPart,
+        Self::Settle,
         Self::Complete,
         Self::Abort,
         Self::Delete,
@@ -197,6 +200,17 @@ impl StagingStore for Faulty {
             Ok(part)
         };
         self.call(Call::PutPart, put).await
+    }
+
+    async fn settle(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        len: Option<u64>,
+        alive: &(dyn Fn() + Send + Sync),
+    ) -> Result<(), Error> {
+        let settle = self.inner.settle(key, upload, len, alive);
+        self.call(Call::Settle, settle).await
     }
 
     async fn complete(

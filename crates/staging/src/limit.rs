@@ -175,6 +175,16 @@ impl StagingStore for Limited {
         }
     }
 
+    async fn settle(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        len: Option<u64>,
+        alive: &(dyn Fn() + Send + Sync),
+    ) -> Result<(), Error> {
+        self.inner.settle(key, upload, len, alive).await
+    }
+
     async fn complete(
         &self,
         key: &ObjectKey,

@@ -54,6 +54,9 @@ pub struct PartLimits {
     pub max: u64,
     /// Largest number of parts.
     pub count: u32,
+    /// The longest object, in bytes, that may have more parts than `count`, because the store joins them itself; 0 where it does not.
+    /// It costs the store a copy of those that are too many, and wants [`settle`](StagingStore::settle) now and then.
+    pub joined: u64,
     /// How many parts may be under way at once, at most.
     pub in_flight: u32,
 }
@@ -105,6 +108,20 @@ pub trait StagingStore: Send + Sync {
         offset: u64,
         body: PartBody,
     ) -> Result<Part, Error>;
+
+    /// Lets the store do what it has to do by itself with the parts that arrived, such as joining them, which may take long: once all of
+    /// them arrived and `len` is known, all that can be done before the completion. Calls `alive` at least every few seconds while
+    /// it gets on. May be called at any time, again, and beside other parts; may be dropped.
+    async fn settle(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        len: Option<u64>,
+        alive: &(dyn Fn() + Send + Sync),
+    ) -> Result<(), Error> {
+        let _ = (key, upload, len, alive);
+        Ok(())
+    }
 
     /// Makes an object of `len` bytes out of its parts, all at once: before, there is no object of this name; afterwards it is
     /// whole and durable. [`NameTaken`](crate::Kind::NameTaken) where an object of that name exists.

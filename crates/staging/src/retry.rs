@@ -153,6 +153,16 @@ impl StagingStore for Retrying {
         }
     }
 
+    async fn settle(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        len: Option<u64>,
+        alive: &(dyn Fn() + Send + Sync),
+    ) -> Result<(), Error> {
+        repeat!("settle", self.inner.settle(key, upload, len, alive))
+    }
+
     async fn complete(
         &self,
         key: &ObjectKey,

@@ -53,6 +53,7 @@ impl StagingStore for Staging {
             min: 1,
             max: 1 << 30,
             count: 10_000,
+            joined: 0,
             in_flight: 3,
         }
     }

@@ -229,7 +229,7 @@ impl Export<'_> {
             });
             journal.save(self.object.store, &self.object.spec.object).await?;
         }
-        self.object.complete(self.progress, journal, &id, &parts).await
+        self.object.complete(self.progress, journal, &id, &parts, cancel).await
     }
 
     /// Makes the whole object, or what is missing of it, hashes it and puts the missing parts.

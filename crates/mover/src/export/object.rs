@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 use vmferry_staging::{Part, StagingStore, UploadId, Uploaded};
 
-use super::ExportSpec;
 use super::journal::{Journal, Seal, taken};
 use super::plan::Plan;
-use crate::error::staging;
+use super::{ExportSpec, STALL};
+use crate::error::{cancelled, staging};
 use crate::progress::Progress;
 use crate::{Error, Kind, Report};
 
@@ -157,12 +158,14 @@ impl Object<'_> {
         mut journal: Journal,
         id: &UploadId,
         parts: &[Part],
+        cancel: &CancellationToken,
     ) -> Result<Report, Error> {
         let Some(seal) = &mut journal.sealed else {
             return Err(Error::new(Kind::Bug, "complete", &*self.name).detail("it was not sealed"));
         };
         let len = seal.len;
         progress.expect(len);
+        self.settle(progress, id, len, cancel).await?;
         let completed = self.within(async {
             let completed = self.store.complete(&self.spec.object, id, len, parts).await;
             completed.map_err(staging("complete", &self.name))
@@ -172,6 +175,26 @@ impl Object<'_> {
         let seal = seal.clone();
         journal.save(self.store, &self.spec.object).await?;
         Ok(Journal::report(&seal))
+    }
+
+    /// Lets the store join what it joins by itself, for as long as it gets on.
+    async fn settle(
+        &self,
+        progress: &Progress,
+        id: &UploadId,
+        len: u64,
+        cancel: &CancellationToken,
+    ) -> Result<(), Error> {
+        let alive = || progress.alive();
+        let settle = async {
+            let settled = self.store.settle(&self.spec.object, id, Some(len), &alive).await;
+            settled.map_err(staging("complete", &self.name))
+        };
+        tokio::select! {
+            biased;
+            () = cancel.cancelled(), if self.plan.joined => Err(cancelled(&self.name)),
+            settled = progress.watch(&self.name, STALL, settle) => settled,
+        }
     }
 
     /// Removes the upload and the journal.

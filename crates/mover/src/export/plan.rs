@@ -32,6 +32,8 @@ pub(super) struct Plan {
     pub(super) in_flight: usize,
     /// Whether parts are too large to be held: they flow past, one at a time.
     pub(super) flowing: bool,
+    /// Whether there may be more parts than the store takes, so that it joins them.
+    pub(super) joined: bool,
 }
 
 impl Plan {
@@ -61,21 +63,24 @@ impl Plan {
         let min = limits.min.max(few);
         let plan = match part_size {
             Some(size) => Self::with_part_size(most, size, limits, memory),
-            None => Self::new(most, PartLimits { min, ..limits }, memory)?,
+            None => Self::of_few_parts(most, min, limits, memory)?,
         };
-        if plan.flowing {
-            let object = format!("VMDK of up to {most} bytes");
-            return Err(
-                Error::new(Kind::Staging(vmferry_staging::Kind::Invalid), "stage", object)
-                    .detail(format!(
-                        "the store takes {} parts at most, and parts of {} MiB do not fit the memory",
-                        limits.count,
-                        plan.part_size >> 20
-                    ))
-                    .remedy("use another staging storage, or another format"),
-            );
+        let joined = most.div_ceil(plan.part_size) > u64::from(limits.count);
+        if plan.flowing || (joined && most > limits.joined) {
+            return Err(too_long(most, &plan, limits));
         }
-        Ok(Self { exact: false, ..plan })
+        let exact = false;
+        Ok(Self { exact, joined, ..plan })
+    }
+
+    /// As many parts as the store takes at most, or more where it joins them and fewer would not fit the memory.
+    fn of_few_parts(most: u64, min: u64, limits: PartLimits, memory: u64) -> Result<Self, Error> {
+        let joined = || Self::with_part_size(most, min.next_multiple_of(CHUNK), limits, memory);
+        match Self::new(most, PartLimits { min, ..limits }, memory) {
+            Ok(plan) if plan.flowing && most <= limits.joined => Ok(joined()),
+            Err(_) if most <= limits.joined => Ok(joined()),
+            plan => plan,
+        }
     }
 
     /// Chunks for reading and packing.
@@ -102,6 +107,7 @@ impl Plan {
             chunks: used.min(all) as usize,
             in_flight: in_flight as usize,
             flowing: held == 0,
+            joined: false,
         }
     }
 
@@ -127,6 +133,21 @@ impl Plan {
     }
 }
 
+fn too_long(most: u64, plan: &Plan, limits: PartLimits) -> Error {
+    let detail = match limits.joined {
+        0 => format!(
+            "the store takes {} parts at most, and parts of {} MiB do not fit the memory",
+            limits.count,
+            plan.part_size >> 20
+        ),
+        joined => format!("the store takes at most {joined} bytes"),
+    };
+    let object = format!("VMDK of up to {most} bytes");
+    Error::new(Kind::Staging(vmferry_staging::Kind::Invalid), "stage", object)
+        .detail(detail)
+        .remedy("use another staging storage, or another format")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,6 +156,7 @@ mod tests {
         min: 5 << 20,
         max: 5 << 30,
         count: 10_000,
+        joined: 10_000 * (5 << 30),
         in_flight: 4,
     };
 
@@ -173,6 +195,43 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// (bound in GiB, memory in MiB) → (part in MiB, joined)
+    #[test]
+    fn a_stream_is_held_however_long_it_may_be() {
+        for (most, memory, part, joined) in [
+            (1, 64, 8, false),
+            (150, 64, 16, false),
+            (200, 64, 21, false),
+            (500, 64, 16, true),
+            (150, 32, 16, false),
+            (200, 32, 16, true),
+            (4 << 10, 64, 16, true),
+            (4 << 10, 24, 16, true),
+            (48 << 10, 64, 16, true),
+        ] {
+            let plan = Plan::of_stream(most << 30, None, S3, memory << 20).unwrap();
+            assert_eq!(
+                (plan.part_size >> 20, plan.joined),
+                (part, joined),
+                "{most} GiB in {memory} MiB"
+            );
+            assert!(!plan.flowing && !plan.exact && plan.chunks as u64 <= memory, "{plan:?}");
+        }
+        let error = Plan::of_stream(49 << 40, None, S3, 64 << 20).unwrap_err();
+        assert!(
+            error.to_string().contains("takes at most 53687091200000 bytes"),
+            "{error}"
+        );
+        // A store that joins nothing.
+        let limits = PartLimits { joined: 0, ..S3 };
+        assert!(Plan::of_stream(200 << 30, None, limits, 64 << 20).is_ok());
+        let error = Plan::of_stream(500 << 30, None, limits, 64 << 20).unwrap_err();
+        assert!(error.to_string().contains("do not fit the memory"), "{error}");
+        // A length that is known is neither joined nor refused.
+        let plan = Plan::new(4 << 40, S3, 64 << 20).unwrap();
+        assert!(plan.flowing && !plan.joined);
     }
 
     #[test]

@@ -150,7 +150,7 @@ impl Pass<'_> {
             version: None,
         });
         journal.save(object.store, &object.spec.object).await?;
-        object.complete(self.progress, journal, &id, &parts).await
+        object.complete(self.progress, journal, &id, &parts, self.cancel).await
     }
 
     /// Reads the stream to its end, and puts it in parts.

@@ -59,6 +59,9 @@ pub(super) struct Upload<'a> {
     /// The part that flows past.
     flow: Option<Flow>,
     under_way: FuturesUnordered<BoxFuture<'a, Ended>>,
+    /// What the store does by itself, and whether there is more of it to do.
+    settling: Option<BoxFuture<'a, Result<(), Error>>>,
+    unsettled: bool,
     count: Count,
     failure: Option<Error>,
 }
@@ -96,6 +99,7 @@ enum Next {
     Ended(Ended),
     /// The part that flows past takes one more piece, or none any more.
     Flows(Option<OwnedPermit<Buf>>),
+    Settled(Result<(), Error>),
     Hashed(Option<Hashed>),
     Nothing,
 }
@@ -119,6 +123,9 @@ impl<'a> Upload<'a> {
             ready: None,
             flow: None,
             under_way: FuturesUnordered::new(),
+            settling: None,
+            // What an earlier attempt left may be due.
+            unsettled: true,
             count: Count {
                 putting: 0,
                 noting: false,
@@ -156,6 +163,10 @@ impl<'a> Upload<'a> {
                     }
                 }
                 Next::Flows(permit) => self.flows(permit),
+                Next::Settled(outcome) => {
+                    self.settling = None;
+                    outcome.unwrap_or_else(|error| self.fail(error));
+                }
                 Next::Hashed(Some(next)) => self.take(next).unwrap_or_else(|error| self.fail(error)),
                 Next::Hashed(None) => {
                     open = false;
@@ -163,6 +174,10 @@ impl<'a> Upload<'a> {
                     self.flow = None;
                 }
                 Next::Nothing => break,
+            }
+            if self.failure.is_some() {
+                // The next attempt does it again.
+                self.settling = None;
             }
             if open && self.failure.is_some() {
                 // Whoever feeds us sees the closed channel and stops.
@@ -183,18 +198,31 @@ impl<'a> Upload<'a> {
                 None => std::future::pending().await,
             }
         };
+        let is_settling = self.settling.is_some();
+        let settling = async {
+            match &mut self.settling {
+                Some(settling) => settling.await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
-            () = cancel.cancelled(), if open => Next::Off,
+            () = cancel.cancelled(), if open || is_settling => Next::Off,
             Some(ended) = self.under_way.next() => Next::Ended(ended),
+            settled = settling, if is_settling => Next::Settled(settled),
             permit = flows, if open && flow.is_some() => Next::Flows(permit),
             next = hashed.recv(), if takes => Next::Hashed(next),
             else => Next::Nothing,
         }
     }
 
-    /// Begins what is due: a note, a part.
+    /// Begins what is due: what the store has to do, a note, a part.
     fn start(&mut self, open: bool) {
+        let joins = open && self.to.plan.joined && self.failure.is_none();
+        if joins && self.unsettled && self.settling.is_none() {
+            self.unsettled = false;
+            self.settling = Some(self.settle());
+        }
         let (count, listed) = (&mut self.count, self.to.listed);
         // At the end without a failure, what comes next notes everything.
         let at_end = !open && self.ready.is_none() && count.putting == 0;
@@ -304,6 +332,15 @@ impl<'a> Upload<'a> {
         })
     }
 
+    fn settle(&self) -> BoxFuture<'a, Result<(), Error>> {
+        let Destination { store, key, id, .. } = self.to;
+        let (progress, object) = (self.progress, self.object.clone());
+        Box::pin(async move {
+            let settled = store.settle(key, id, None, &|| progress.alive()).await;
+            settled.map_err(staging("upload", &object))
+        })
+    }
+
     fn note(&mut self) -> BoxFuture<'a, Ended> {
         self.set_arrived();
         let (journal, store, key) = (self.journal.clone(), self.to.store, self.to.key);
@@ -321,6 +358,7 @@ impl<'a> Upload<'a> {
         self.progress.advance(len);
         self.arrived.insert(part.number, part);
         self.advance();
+        self.unsettled = true;
         self.count.unnoted += 1;
         self.count.dirty = true;
     }

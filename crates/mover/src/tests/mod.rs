@@ -2,6 +2,7 @@
 
 mod import;
 mod resume;
+mod segments;
 mod streams;
 mod support;
 mod transfer;

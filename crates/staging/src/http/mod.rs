@@ -172,6 +172,7 @@ impl StagingStore for HttpStore {
             min: 1 << 20,
             max: 1 << 30,
             count: 100_000,
+            joined: 0,
             in_flight: 2,
         }
     }

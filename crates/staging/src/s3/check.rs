@@ -150,7 +150,7 @@ impl<'a> Probe<'a> {
         let body = || PartBody::held([Buf::copy_of(TEXT.as_bytes())]);
         let size = TEXT.len() as u64;
         let failed = |refusal| ("upload to", refusal);
-        let first = uploads.begin(key, size).await.map_err(failed)?;
+        let first = uploads.begin(key, size, size).await.map_err(failed)?;
         let part = uploads.put_part(key, &first, 0, body()).await.map_err(failed)?;
         let listed = uploads
             .parts(key, &first)
@@ -162,7 +162,7 @@ impl<'a> Probe<'a> {
             Uploaded::Gone => return Err(failed(Trouble::new(Kind::Unfit, "an upload is gone at once").into())),
         };
         uploads.complete(key, &first, size, &[part]).await.map_err(failed)?;
-        let second = uploads.begin(key, size).await.map_err(failed)?;
+        let second = uploads.begin(key, size, size).await.map_err(failed)?;
         let part = uploads.put_part(key, &second, 0, body()).await.map_err(failed)?;
         let upload = Upload::parse(&second.0).ok_or_else(|| failed(Trouble::new(Kind::Bug, "no upload").into()))?;
         let is_conditional = uploads.is_refused(key, &upload, &[part]).await.map_err(failed)?;

@@ -9,7 +9,7 @@ use tokio::sync::{Mutex, OnceCell};
 use super::refusal::Refusal;
 use super::small;
 use super::wire::{Call, Wire};
-use super::xml::UploadsPage;
+use super::xml::{ListedUpload, UploadsPage};
 use crate::{Kind, ObjectKey};
 
 /// Pages of uploads at most; a page has 1,000.
@@ -77,7 +77,9 @@ impl Ledger {
     /// All uploads of exactly this key.
     pub(super) async fn uploads(&self, wire: &Wire, key: &ObjectKey) -> Result<Vec<String>, Refusal> {
         if self.is_the_servers(wire).await? {
-            listed(wire, key).await
+            let listed = listed(wire, key.as_str()).await?;
+            let ours = listed.into_iter().filter(|upload| upload.key == key.as_str());
+            Ok(ours.map(|upload| upload.upload_id).collect())
         } else {
             noted(wire, &name(key)).await
         }
@@ -99,11 +101,12 @@ fn list_call(prefix: &str) -> Call<'_> {
         .query("prefix", prefix)
 }
 
-async fn listed(wire: &Wire, key: &ObjectKey) -> Result<Vec<String>, Refusal> {
+/// The uploads under way of all names that begin so, as the server lists them.
+pub(super) async fn listed(wire: &Wire, prefix: &str) -> Result<Vec<ListedUpload>, Refusal> {
     let mut found = Vec::new();
     let mut marker: Option<(String, String)> = None;
     for _ in 0..PAGES {
-        let mut call = list_call(key.as_str());
+        let mut call = list_call(prefix);
         if let Some((key, upload)) = &marker {
             call = call.query("key-marker", key).query("upload-id-marker", upload);
         }
@@ -112,8 +115,7 @@ async fn listed(wire: &Wire, key: &ObjectKey) -> Result<Vec<String>, Refusal> {
             page => page?,
         };
         marker = page.next().map(|(key, upload)| (key.to_owned(), upload.to_owned()));
-        let ours = page.uploads.into_iter().filter(|upload| upload.key == key.as_str());
-        found.extend(ours.map(|upload| upload.upload_id));
+        found.extend(page.uploads.into_iter().filter(|upload| upload.key.starts_with(prefix)));
         if marker.is_none() {
             break;
         }

@@ -1,14 +1,15 @@
 //! S3: `storage.type: s3`, AWS or any server that speaks its protocol.
 //!
 //! An object is the object `<key>` of the bucket, made by a multipart upload. Beside it may stand small objects of ours, whose names
-//! no key can have: `.<name>.note`, and `.<name>.uploads` where the server keeps no list of uploads.
+//! no key can have: `.<name>.note`, and `.<name>.uploads` where the server keeps no list of uploads. An object that may need more parts
+//! than the server takes has segments below `.<name>.segments/` until it is complete.
 //!
 //! object_store makes the signatures; the calls are our own: it has none for listing parts and uploads, which is how an upload is taken
 //! up by another process and how nothing is left behind, and it wants a part in memory as a whole.
 //!
 //! - [`Settings`] are what a user gives; `place` is the server and the bucket in them.
 //! - `wire` makes, signs and sends a call, `refusal` understands what is no success, `xml` reads and writes.
-//! - `object`, `upload` (with `part`, `manner`, `ledger`) and `small` are the port's calls; `check` tries all of them.
+//! - `object`, `upload` (with `multipart`, `part`, `manner`, `ledger`, `segments`) and `small` are the port's calls; `check` tries them.
 //!
 //! Architecture Invariant: an object says by a random mark in its metadata which upload it came from. So a completion whose answer
 //! was lost is recognised, and an object of somebody else's is never taken for ours.
@@ -16,10 +17,12 @@
 mod check;
 mod ledger;
 mod manner;
+mod multipart;
 mod object;
 mod part;
 mod place;
 mod refusal;
+mod segments;
 mod settings;
 mod sign;
 mod small;
@@ -39,6 +42,7 @@ use crate::{Error, ObjectKey, ObjectMeta, Part, PartBody, PartLimits, StagingSto
 use ledger::Ledger;
 use manner::Manner;
 use refusal::Refusal;
+use segments::{Segments, Shape};
 pub use settings::{Settings, Spec};
 use upload::Uploads;
 use wire::Wire;
@@ -51,6 +55,8 @@ pub struct Bucket {
     wire: Wire,
     ledger: Ledger,
     manner: Manner,
+    segments: Segments,
+    shape: Shape,
     /// The versions of our notes that were written last, in buckets that keep versions: each is deleted when the next one is written.
     notes: Mutex<HashMap<ObjectKey, String>>,
 }
@@ -66,6 +72,8 @@ impl Bucket {
             wire: Wire::new(settings)?,
             ledger: Ledger::default(),
             manner: Manner::default(),
+            segments: Segments::default(),
+            shape: Shape::default(),
             notes: Mutex::default(),
         })
     }
@@ -75,7 +83,17 @@ impl Bucket {
             wire: &self.wire,
             ledger: &self.ledger,
             manner: &self.manner,
+            segments: &self.segments,
+            shape: self.shape,
         }
+    }
+
+    /// The same, as if the server took no more than `count` parts of an object, and with segments of `segment` bytes: so tests
+    /// need no terabytes.
+    #[must_use]
+    pub fn with_few_parts(mut self, count: u32, segment: u64) -> Self {
+        self.shape = Shape { count, segment };
+        self
     }
 
     /// How messages name an object.
@@ -111,12 +129,14 @@ impl StagingStore for Bucket {
         self.wire.place.s3_url(key.as_str())
     }
 
-    /// 5 MiB to 5 GiB, 10,000 parts. AWS S3, "Multipart upload limits"; servers of one's own take 8 GiB.
+    /// 5 MiB to 5 GiB, 10,000 parts. AWS S3, "Multipart upload limits"; servers of one's own take 8 GiB. What is copied has 5 GiB at
+    /// most.
     fn limits(&self) -> PartLimits {
         PartLimits {
             min: 5 << 20,
             max: if self.wire.place.is_aws { 5 << 30 } else { 8 << 30 },
-            count: 10_000,
+            count: self.shape.count,
+            joined: self.shape.most(),
             in_flight: 4,
         }
     }
@@ -136,8 +156,8 @@ impl StagingStore for Bucket {
         Ok(bufs)
     }
 
-    async fn begin(&self, key: &ObjectKey, _most: u64, part_size: u64) -> Result<UploadId, Error> {
-        let begun = self.uploads().begin(key, part_size).await;
+    async fn begin(&self, key: &ObjectKey, most: u64, part_size: u64) -> Result<UploadId, Error> {
+        let begun = self.uploads().begin(key, most, part_size).await;
         begun.map_err(self.named("begin the upload of", key))
     }
 
@@ -160,6 +180,17 @@ impl StagingStore for Bucket {
                 .trouble
                 .of("upload", format!("part {number} of {}", self.object(key)))
         })
+    }
+
+    async fn settle(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        len: Option<u64>,
+        alive: &(dyn Fn() + Send + Sync),
+    ) -> Result<(), Error> {
+        let settled = self.uploads().settle(key, upload, len, alive).await;
+        settled.map_err(self.named("join the segments of", key))
     }
 
     async fn complete(

@@ -9,13 +9,13 @@ use reqwest::header::HeaderMap;
 use sha2::{Digest as _, Sha256};
 
 use super::manner::{Manner, Proof};
+use super::multipart::Multipart;
 use super::object::{tag, text};
 use super::refusal::Refusal;
 use super::sign::Payload;
-use super::upload::Upload;
 use super::wire::{Call, Wire};
 use crate::web::{Tries, Trouble};
-use crate::{Kind, ObjectKey, PartBody};
+use crate::{Kind, PartBody};
 
 /// The checksum of a part: CRC-64/NVME, big-endian, in base64.
 const CHECKSUM: &str = "x-amz-checksum-crc64nvme";
@@ -25,15 +25,14 @@ const CHECKSUM: &str = "x-amz-checksum-crc64nvme";
 pub(super) async fn put(
     wire: &Wire,
     manner: &Manner,
-    key: &ObjectKey,
-    upload: &Upload,
+    upload: &Multipart<'_>,
     number: u32,
     body: PartBody,
 ) -> Result<String, Refusal> {
     let number = (u64::from(number) + 1).to_string();
-    let call = Call::new(Method::PUT, key.as_str(), "s3:PutObject")
+    let call = Call::new(Method::PUT, upload.name, "s3:PutObject")
         .query("partNumber", &number)
-        .query("uploadId", &upload.id);
+        .query("uploadId", upload.id);
     if body.again().is_none() {
         // It can be sent but once, and nothing is known of it before.
         return send(wire, call, body, None, Payload::Unsigned).await;

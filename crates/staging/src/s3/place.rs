@@ -1,6 +1,7 @@
 //! Where a bucket is: which server, under which address.
 
 use reqwest::Url;
+use url::form_urlencoded;
 
 use crate::{Error, Kind};
 
@@ -64,6 +65,18 @@ impl Place {
     /// How the status names an object.
     pub(super) fn s3_url(&self, name: &str) -> String {
         format!("s3://{}/{name}", self.bucket)
+    }
+
+    /// How a copy names its source: an object, and its version where the bucket keeps them.
+    pub(super) fn copy_source(&self, name: &str, version_id: Option<&str>) -> String {
+        let source = format!("{}/{name}", self.bucket);
+        match version_id {
+            Some(id) => {
+                let id: String = form_urlencoded::byte_serialize(id.as_bytes()).collect();
+                format!("{source}?versionId={id}")
+            }
+            None => source,
+        }
     }
 
     /// The URL of the object `name`, or of the bucket where it is empty. Names are made of characters that need no escape.

@@ -7,13 +7,13 @@ use reqwest::Method;
 use super::object::version_id;
 use super::refusal::Refusal;
 use super::wire::{Call, Wire};
-use super::xml::VersionsPage;
+use super::xml::{ListedObject, ObjectsPage, VersionsPage};
 use crate::web::Trouble;
 use crate::{Kind, ObjectKey};
 
 /// The longest text that is read, in bytes. A longer one is not ours.
 const LONGEST: usize = 4 << 20;
-/// Pages of versions at most; a page has 1,000.
+/// Pages of versions or objects at most; a page has 1,000.
 const PAGES: usize = 100;
 
 /// The name beside `key` with this ending: `a/disk` has `a/.disk.note`.
@@ -33,6 +33,28 @@ pub(super) async fn read(wire: &Wire, name: &str) -> Result<Option<String>, Refu
         Err(refusal) if refusal.trouble.kind == Kind::NotFound => Ok(None),
         Err(refusal) => Err(refusal),
     }
+}
+
+/// The objects whose names begin so.
+pub(super) async fn list(wire: &Wire, prefix: &str) -> Result<Vec<ListedObject>, Refusal> {
+    let mut found = Vec::new();
+    let mut token = String::new();
+    for _ in 0..PAGES {
+        let mut call = Call::new(Method::GET, "", "s3:ListBucket")
+            .query("list-type", "2")
+            .query("prefix", prefix);
+        if !token.is_empty() {
+            call = call.query("continuation-token", &token);
+        }
+        let page: ObjectsPage = wire.call_xml(&call).await?;
+        let next = page.next().map(str::to_owned);
+        found.extend(page.objects.into_iter().filter(|object| object.key.starts_with(prefix)));
+        match next {
+            Some(next) => token = next,
+            None => break,
+        }
+    }
+    Ok(found)
 }
 
 /// Replaces the object; gives the id of its version in a bucket that keeps versions.

@@ -1,33 +1,29 @@
 //! Multipart uploads.
 
 use std::fmt;
-use std::time::Duration;
-
-use reqwest::Method;
 
 use super::ledger::Ledger;
 use super::manner::Manner;
-use super::object::{self, MARK, plain_tag};
+use super::multipart::{self, Listed, Multipart};
+use super::object;
 use super::part;
 use super::refusal::Refusal;
-use super::wire::{Call, Wire};
-use super::xml::{self, Begun, PartsPage};
+use super::segments::{Cut, Segments, Shape};
+use super::wire::Wire;
+use super::xml;
 use crate::web::Trouble;
 use crate::{Kind, ObjectKey, ObjectMeta, Part, PartBody, UploadId, Uploaded};
-
-/// How long a server may take to make an object out of its parts: some copy them.
-const COMPLETING: Duration = Duration::from_mins(20);
-/// Pages of parts at most; a page has 1,000 of 10,000.
-const PAGES: usize = 20;
 /// Rounds of aborting: a part that arrives during an abort can outlive it. AWS S3, `AbortMultipartUpload`.
-const ROUNDS: usize = 5;
+pub(super) const ROUNDS: usize = 5;
 
 /// What is behind an [`UploadId`]: the server's id, and what every process must know of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Upload {
     /// A random number that the object bears, too: by it an object is known to have come from this upload.
-    mark: String,
-    part_size: u64,
+    pub(super) mark: String,
+    pub(super) part_size: u64,
+    /// Where parts go which are too many for the server.
+    pub(super) cut: Option<Cut>,
     /// Whether the server was told that parts come with a checksum.
     pub(super) has_checksums: bool,
     /// The server's own id.
@@ -36,23 +32,44 @@ pub(super) struct Upload {
 
 impl fmt::Display for Upload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            mark, part_size, id, ..
+        } = self;
         let sums = if self.has_checksums { 'c' } else { 'p' };
-        write!(f, "{}:{:x}:{sums}:{}", self.mark, self.part_size, self.id)
+        write!(f, "{mark}:{part_size:x}")?;
+        if let Some(Cut { direct, per_segment }) = self.cut {
+            write!(f, "+{direct:x}+{per_segment:x}")?;
+        }
+        write!(f, ":{sums}:{id}")
     }
 }
 
 impl Upload {
     pub(super) fn parse(text: &str) -> Option<Self> {
         let mut fields = text.splitn(4, ':');
-        let (mark, part_size, sums, id) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+        let (mark, sizes, sums, id) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
         let is_mark = mark.len() == 16 && mark.chars().all(|c| c.is_ascii_hexdigit());
+        let (part_size, cut) = match sizes.split_once('+') {
+            Some((part_size, cut)) => (part_size, Some(Cut::parse(cut)?)),
+            None => (sizes, None),
+        };
         let part_size = u64::from_str_radix(part_size, 16).ok()?;
         (is_mark && part_size > 0 && matches!(sums, "c" | "p") && !id.is_empty()).then(|| Self {
             mark: mark.to_owned(),
             part_size,
+            cut,
             has_checksums: sums == "c",
             id: id.to_owned(),
         })
+    }
+
+    /// The server's upload of the object itself.
+    pub(super) fn multipart<'a>(&'a self, key: &'a ObjectKey) -> Multipart<'a> {
+        Multipart {
+            name: key.as_str(),
+            id: &self.id,
+            has_checksums: self.has_checksums,
+        }
     }
 }
 
@@ -62,43 +79,31 @@ pub(super) struct Uploads<'a> {
     pub(super) wire: &'a Wire,
     pub(super) ledger: &'a Ledger,
     pub(super) manner: &'a Manner,
+    pub(super) segments: &'a Segments,
+    pub(super) shape: Shape,
 }
 
 impl Uploads<'_> {
-    pub(super) async fn begin(&self, key: &ObjectKey, part_size: u64) -> Result<UploadId, Refusal> {
+    pub(super) async fn begin(&self, key: &ObjectKey, most: u64, part_size: u64) -> Result<UploadId, Refusal> {
         let mark = format!("{:016x}", rand::random::<u64>());
-        let has_checksums = self.manner.has_checksums();
-        let (id, has_checksums) = match self.create(key, &mark, has_checksums).await {
-            Err(refusal) if has_checksums && refusal.may_be_a_header() => {
-                let id = self.create(key, &mark, false).await?;
-                self.manner.drop_checksums();
-                (id, false)
+        let cut = self.shape.cut(most, part_size)?;
+        let (id, has_checksums) = match cut {
+            Some(_) => {
+                let has_checksums = self.may_join(key, &mark).await?;
+                let id = multipart::create(self.wire, key.as_str(), &mark, has_checksums).await?;
+                (id, has_checksums)
             }
-            id => (id?, has_checksums),
+            None => multipart::begin(self.wire, self.manner, key.as_str(), &mark).await?,
         };
         self.ledger.add(self.wire, key, &id).await?;
         let upload = Upload {
             mark,
             part_size,
+            cut,
             has_checksums,
             id,
         };
         Ok(UploadId(upload.to_string()))
-    }
-
-    async fn create(&self, key: &ObjectKey, mark: &str, has_checksums: bool) -> Result<String, Refusal> {
-        let mut call = Call::new(Method::POST, key.as_str(), "s3:PutObject")
-            .query("uploads", "")
-            .header("content-type", "application/octet-stream")
-            .header(MARK, mark)
-            .once();
-        if has_checksums {
-            call = call
-                .header("x-amz-checksum-algorithm", "CRC64NVME")
-                .header("x-amz-checksum-type", "FULL_OBJECT");
-        }
-        let begun: Begun = self.wire.call_xml(&call).await?;
-        Ok(begun.upload_id)
     }
 
     pub(super) async fn parts(&self, key: &ObjectKey, id: &UploadId) -> Result<Uploaded, Refusal> {
@@ -108,40 +113,16 @@ impl Uploads<'_> {
         if self.ledger.has(self.wire, key, &upload.id).await? == Some(false) {
             return Ok(Uploaded::Gone);
         }
-        match self.list(key, &upload).await {
+        let listed = match upload.cut {
+            Some(cut) => self.look_up(key, &upload, cut).await.map(Some),
+            None => multipart::list(self.wire, key.as_str(), &upload.id).await.map(plain),
+        };
+        match listed {
             Ok(parts) => Ok(parts.map_or(Uploaded::Unlisted, Uploaded::Parts)),
             Err(refusal) if matches!(refusal.trouble.kind, Kind::UploadGone | Kind::NotFound) => Ok(Uploaded::Gone),
             Err(refusal) if refusal.is_unsupported() => Ok(Uploaded::Unlisted),
             Err(refusal) => Err(refusal),
         }
-    }
-
-    /// The parts in the server's list; `None` where it lists them without their tags.
-    async fn list(&self, key: &ObjectKey, upload: &Upload) -> Result<Option<Vec<Part>>, Refusal> {
-        let mut parts = Vec::new();
-        let mut marker = String::new();
-        for _ in 0..PAGES {
-            let mut call =
-                Call::new(Method::GET, key.as_str(), "s3:ListMultipartUploadParts").query("uploadId", &upload.id);
-            if !marker.is_empty() {
-                call = call.query("part-number-marker", &marker);
-            }
-            let page: PartsPage = self.wire.call_xml(&call).await?;
-            let next = page.next().map(str::to_owned);
-            for listed in page.parts {
-                let (Some(number), Some(tag)) = (listed.part_number.checked_sub(1), listed.tag) else {
-                    return Ok(None);
-                };
-                let tag = plain_tag(&tag);
-                parts.push(Part { number, tag });
-            }
-            match next {
-                Some(next) => marker = next,
-                None => break,
-            }
-        }
-        parts.sort_by_key(|part| part.number);
-        Ok(Some(parts))
     }
 
     pub(super) async fn put_part(
@@ -152,14 +133,17 @@ impl Uploads<'_> {
         body: PartBody,
     ) -> Result<Part, Refusal> {
         let upload = Upload::parse(&id.0).ok_or_else(gone)?;
-        match part::put(self.wire, self.manner, key, &upload, number, body).await {
+        if let Some(cut) = upload.cut {
+            return self.put_somewhere(key, &upload, cut, number, body).await;
+        }
+        match part::put(self.wire, self.manner, &upload.multipart(key), number, body).await {
             Ok(tag) => Ok(Part { number, tag }),
             Err(refusal) => Err(self.explain(key, &upload, refusal).await),
         }
     }
 
     /// A server that lists no uploads may not say of one that it is gone, either.
-    async fn explain(&self, key: &ObjectKey, upload: &Upload, refusal: Refusal) -> Refusal {
+    pub(super) async fn explain(&self, key: &ObjectKey, upload: &Upload, refusal: Refusal) -> Refusal {
         if matches!(refusal.trouble.kind, Kind::NotFound) {
             return gone();
         }
@@ -182,7 +166,13 @@ impl Uploads<'_> {
         // Not every server heeds the condition of the call, and an answer may have been lost the last time.
         let meta = match self.finished(key, &upload).await? {
             Some(meta) => meta,
-            None => self.join(key, &upload, &parts).await?,
+            None => match upload.cut {
+                Some(cut) => {
+                    let parts = self.join_all(key, &upload, cut, len).await?;
+                    self.join(key, &upload, &parts).await?
+                }
+                None => self.join(key, &upload, &parts).await?,
+            },
         };
         if meta.len != len {
             self.discard(key).await?;
@@ -190,11 +180,12 @@ impl Uploads<'_> {
             return Err(Trouble::new(Kind::Unfit, detail).into());
         }
         self.ledger.remove(self.wire, key, &upload.id).await?;
+        self.segments.forget(key, Some(&upload.id));
         Ok(meta)
     }
 
     /// The object, if it came from this upload; [`NameTaken`](Kind::NameTaken) if from elsewhere.
-    async fn finished(&self, key: &ObjectKey, upload: &Upload) -> Result<Option<ObjectMeta>, Refusal> {
+    pub(super) async fn finished(&self, key: &ObjectKey, upload: &Upload) -> Result<Option<ObjectMeta>, Refusal> {
         match object::head(self.wire, key.as_str()).await? {
             Some(head) if head.mark.as_deref() == Some(&upload.mark) => Ok(Some(head.meta)),
             Some(_) => Err(taken().into()),
@@ -203,7 +194,7 @@ impl Uploads<'_> {
     }
 
     async fn join(&self, key: &ObjectKey, upload: &Upload, parts: &[Part]) -> Result<ObjectMeta, Refusal> {
-        let call = completion(key, upload, parts);
+        let call = multipart::completion(key.as_str(), &upload.id, parts);
         let mut joined = self
             .wire
             .call_text(&call.clone().header("if-none-match", "*"), xml::LONGEST)
@@ -224,7 +215,7 @@ impl Uploads<'_> {
 
     /// Whether the server itself refuses to complete onto an object that is there. Where it does not, the object is replaced.
     pub(super) async fn is_refused(&self, key: &ObjectKey, upload: &Upload, parts: &[Part]) -> Result<bool, Refusal> {
-        let call = completion(key, upload, parts).header("if-none-match", "*");
+        let call = multipart::completion(key.as_str(), &upload.id, parts).header("if-none-match", "*");
         match self.wire.call_text(&call, xml::LONGEST).await {
             Ok(_) => {
                 self.ledger.remove(self.wire, key, &upload.id).await?;
@@ -251,28 +242,24 @@ impl Uploads<'_> {
                 self.abort_one(key, &id).await?;
             }
         }
-        Ok(())
+        self.segments.forget(key, None);
+        // Only now: whoever begins a segment looks afterwards whether its upload is still there.
+        self.discard_segments(key).await
     }
 
     async fn abort_one(&self, key: &ObjectKey, id: &str) -> Result<(), Refusal> {
-        let call = Call::new(Method::DELETE, key.as_str(), "s3:AbortMultipartUpload").query("uploadId", id);
         let is_ours = self.ledger.is_the_servers(self.wire).await?;
-        match self.wire.call(&call).await {
-            Err(refusal) if matches!(refusal.trouble.kind, Kind::UploadGone | Kind::NotFound) => {}
+        match multipart::abort(self.wire, key.as_str(), id).await {
             // What stands in our own list may be over: such a server refuses it with any words.
             Err(refusal) if !is_ours && matches!(refusal.status.map(|status| status.as_u16()), Some(400 | 403)) => {}
-            answer => drop(answer?),
+            aborted => aborted?,
         }
         self.ledger.remove(self.wire, key, id).await
     }
 }
 
-fn completion<'a>(key: &'a ObjectKey, upload: &'a Upload, parts: &[Part]) -> Call<'a> {
-    Call::new(Method::POST, key.as_str(), "s3:PutObject")
-        .query("uploadId", &upload.id)
-        .header("content-type", "application/xml")
-        .text(xml::completion(parts))
-        .patience(COMPLETING)
+fn plain(listed: Option<Vec<Listed>>) -> Option<Vec<Part>> {
+    Some(listed?.into_iter().map(Listed::part).collect())
 }
 
 /// The parts as they follow one another, all of them.
@@ -291,7 +278,7 @@ fn in_order(parts: &[Part], len: u64, part_size: u64) -> Result<Vec<Part>, Refus
     Err(Trouble::new(Kind::Bug, detail).into())
 }
 
-fn gone() -> Refusal {
+pub(super) fn gone() -> Refusal {
     Trouble::new(
         Kind::UploadGone,
         "there is no such upload: it was completed or aborted, or it expired",
@@ -316,15 +303,24 @@ mod tests {
         let upload = Upload {
             mark: "0123456789abcdef".to_owned(),
             part_size: 5 << 20,
+            cut: None,
             has_checksums: true,
-            id: "2~a:b_c.d".to_owned(),
+            id: "2~a:b+c_c.d".to_owned(),
         };
+        assert_eq!(Upload::parse(&upload.to_string()).as_ref(), Some(&upload));
+        let cut = Some(Cut {
+            direct: 9_000,
+            per_segment: 64,
+        });
+        let upload = Upload { cut, ..upload };
         assert_eq!(Upload::parse(&upload.to_string()), Some(upload));
         for bad in [
             "",
             "no-such-upload",
             "0123456789abcdef:500000:x:id",
             "0123456789abcdef:0:c:id",
+            "0123456789abcdef:1+2:c:id",
+            "0123456789abcdef:1+2+0:c:id",
             "0123456789abcdef:1:c:",
             "x:1:c:id",
         ] {

@@ -84,6 +84,11 @@ impl<'a> Call<'a> {
         self
     }
 
+    /// The tries of it: one that took all of its time may be made again.
+    fn tries(&self) -> Tries {
+        Tries::of_calls_of(self.patience.unwrap_or_default())
+    }
+
     /// Waits before the next try; gives the refusal back where there shall be none.
     pub(super) async fn failed(&self, tries: &mut Tries, refusal: Refusal) -> Result<(), Refusal> {
         let is_lost = refusal.status.is_none() && !self.may_repeat;
@@ -135,7 +140,7 @@ impl Wire {
 
     /// Makes a call until it succeeds, is refused for good, or patience ends. Success has its body still unread.
     pub(super) async fn call(&self, call: &Call<'_>) -> Result<Answer, Refusal> {
-        let mut tries = Tries::new();
+        let mut tries = call.tries();
         loop {
             match self.once(call).await {
                 Ok(answer) => return Ok(answer),
@@ -146,7 +151,7 @@ impl Wire {
 
     /// The same with the answer's whole text, of at most `most` bytes, which is also looked at for an error.
     pub(super) async fn call_text(&self, call: &Call<'_>, most: usize) -> Result<String, Refusal> {
-        let mut tries = Tries::new();
+        let mut tries = call.tries();
         loop {
             match self.once_text(call, most).await {
                 Ok(text) => return Ok(text),

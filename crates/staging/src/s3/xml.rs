@@ -50,6 +50,7 @@ pub(super) struct ListedPart {
     pub(super) part_number: u32,
     #[serde(rename = "ETag")]
     pub(super) tag: Option<String>,
+    pub(super) size: Option<u64>,
 }
 
 impl PartsPage {
@@ -86,6 +87,41 @@ impl UploadsPage {
         let key = self.next_key_marker.as_deref().filter(|_| self.is_truncated)?;
         Some((key, self.next_upload_id_marker.as_deref().unwrap_or_default()))
     }
+}
+
+/// `ListBucketResult` of `ListObjectsV2`: one page.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct ObjectsPage {
+    #[serde(default)]
+    is_truncated: bool,
+    next_continuation_token: Option<String>,
+    #[serde(default, rename = "Contents")]
+    pub(super) objects: Vec<ListedObject>,
+}
+
+/// An object in a list.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct ListedObject {
+    pub(super) key: String,
+    pub(super) size: u64,
+}
+
+impl ObjectsPage {
+    /// Where the next page starts, if there is one.
+    pub(super) fn next(&self) -> Option<&str> {
+        let token = self.next_continuation_token.as_deref();
+        token.filter(|token| self.is_truncated && !token.is_empty())
+    }
+}
+
+/// `CopyPartResult`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Copied {
+    #[serde(rename = "ETag")]
+    pub(super) tag: String,
 }
 
 /// `ListVersionsResult`: one page of versions and delete markers.
@@ -219,6 +255,18 @@ mod tests {
         assert_eq!(page.next(), Some(("k", "2")));
         let ids: Vec<_> = page.versions().map(|version| version.version_id).collect();
         assert_eq!(ids, ["1", "3", "2"]);
+    }
+
+    #[test]
+    fn pages_of_objects_and_copies() {
+        let aws = r#"<?xml version="1.0" encoding="UTF-8"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>b</Name><Prefix>x/</Prefix><NextContinuationToken>1ueG=</NextContinuationToken><KeyCount>1</KeyCount><MaxKeys>1</MaxKeys><IsTruncated>true</IsTruncated><Contents><Key>x/k</Key><LastModified>2026-11-22T23:10:11.000Z</LastModified><ETag>&quot;70ee-2&quot;</ETag><Size>5368709120</Size><StorageClass>STANDARD</StorageClass></Contents></ListBucketResult>"#;
+        let page: ObjectsPage = parse(aws).unwrap();
+        assert_eq!(page.next(), Some("1ueG="));
+        assert_eq!((page.objects[0].key.as_str(), page.objects[0].size), ("x/k", 5 << 30));
+        let none: ObjectsPage = parse("<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>").unwrap();
+        assert!(none.objects.is_empty() && none.next().is_none());
+        let copied = r#"<CopyPartResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><LastModified>2026-11-22T23:10:11.000Z</LastModified><ETag>"9b2cf535f27731c974343645a3985328"</ETag></CopyPartResult>"#;
+        assert_eq!(parse::<Copied>(copied).unwrap().tag.len(), 34);
     }
 
     #[test]

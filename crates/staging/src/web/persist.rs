@@ -10,7 +10,7 @@ use crate::Kind;
 
 /// Tries at most.
 const TRIES: u32 = 5;
-/// No further try is begun after this long.
+/// No further try is begun after this long, and the time that one answer may take.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// The wait after the first try; it doubles each time.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
@@ -19,13 +19,20 @@ const FIRST_WAIT: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(crate) struct Tries {
     start: Instant,
+    patience: Duration,
     failed: u32,
 }
 
 impl Tries {
     pub(crate) fn new() -> Self {
+        Self::of_calls_of(Duration::ZERO)
+    }
+
+    /// The tries of a call whose answer may take this long.
+    pub(crate) fn of_calls_of(answer: Duration) -> Self {
         Self {
             start: Instant::now(),
+            patience: PATIENCE + answer,
             failed: 0,
         }
     }
@@ -38,7 +45,7 @@ impl Tries {
             Some(asked) => asked.mul_f64(rand::random_range(1.0..1.5)),
             None => (FIRST_WAIT * 2_u32.pow(self.failed - 1)).mul_f64(rand::random_range(0.5..1.5)),
         };
-        if !is_passing(trouble.kind) || self.failed == TRIES || self.start.elapsed() + wait > PATIENCE {
+        if !is_passing(trouble.kind) || self.failed == TRIES || self.start.elapsed() + wait > self.patience {
             return Err(trouble);
         }
         let attempt = self.failed;

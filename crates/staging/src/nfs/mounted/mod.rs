@@ -96,6 +96,7 @@ impl StagingStore for MountedPath {
             min: 1 << 20,
             max: 1 << 30,
             count: u32::MAX,
+            joined: 0,
             in_flight: 1,
         }
     }

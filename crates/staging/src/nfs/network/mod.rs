@@ -84,6 +84,7 @@ impl StagingStore for NfsServer {
             min: 1 << 20,
             max: 1 << 30,
             count: u32::MAX,
+            joined: 0,
             in_flight: 1,
         }
     }

@@ -10,7 +10,10 @@ use reqwest::Method;
 use super::*;
 use crate::s3::wire::Call;
 
-struct Given(Settings);
+struct Given {
+    settings: Settings,
+    few: bool,
+}
 
 impl Given {
     fn new() -> Self {
@@ -21,18 +24,24 @@ impl Given {
         let (access, secret) = (variable("ACCESS_KEY"), variable("SECRET_KEY"));
         let mut settings = settings(&variable("ENDPOINT"), &variable("BUCKET"), (&access, &secret));
         settings.region = std::env::var("VMFERRY_TEST_S3_REGION").ok();
-        Self(settings)
+        let few = false;
+        Self { settings, few }
     }
 }
 
 #[async_trait]
 impl Subject for Given {
     fn open(&self) -> Arc<dyn StagingStore> {
-        Arc::new(Bucket::new(&self.0).unwrap())
+        let store = Bucket::new(&self.settings).unwrap();
+        Arc::new(if self.few {
+            store.with_few_parts(4, 10 << 20)
+        } else {
+            store
+        })
     }
 
     async fn leftovers(&self) -> Vec<String> {
-        let wire = Bucket::new(&self.0).unwrap().wire;
+        let wire = Bucket::new(&self.settings).unwrap().wire;
         let mut found = Vec::new();
         for (name, value) in [("list-type", "2"), ("uploads", "")] {
             let call = Call::new(Method::GET, "", "s3:ListBucket").query(name, value);
@@ -53,11 +62,18 @@ async fn conforms() {
     conformance::run(&given).await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a server that is there already"]
+async fn conforms_with_segments() {
+    let few = true;
+    conformance::run(&Given { few, ..Given::new() }).await.unwrap();
+}
+
 #[tokio::test]
 #[ignore = "needs a server that is there already"]
 async fn a_wrong_key_is_named() {
     let mut given = Given::new();
-    given.0.secret_key = "hunter2".to_owned().into();
+    given.settings.secret_key = "hunter2".to_owned().into();
     let error = given.open().check(0).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Denied, "{error}");
     assert!(error.to_string().contains("secretKey"), "{error}");

@@ -2,6 +2,7 @@ mod faults;
 mod folder;
 mod given;
 mod seaweedfs;
+mod segments;
 
 use std::sync::Arc;
 
