@@ -130,6 +130,14 @@ class Run:
         self.wall, self.cpu, self.peak, self.read, self.written = wall, cpu, peak, read, written
         # Bytes of what it made, where that is compared.
         self.size = None
+        # Seconds that all processors together were at work, whoever it was for.
+        self.busy = 0.0
+
+
+def busy():
+    """Seconds that all processors together were at work since the machine was started."""
+    user, nice, system, _idle, _waiting, *interrupts = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:8])
+    return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
 
 
 def measure(*command, hosts=(), env=None):
@@ -140,24 +148,28 @@ def measure(*command, hosts=(), env=None):
         Path("/proc/sys/vm/drop_caches").write_text("3")
     daemons = sum(host.daemon_cpu() for host in hosts)
     with tempfile.TemporaryFile("w+") as log:
-        start = time.monotonic()
+        start, worked = time.monotonic(), busy()
         child = subprocess.Popen(
             [str(word) for word in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | (env or {})
         )
         _, status, usage = os.wait4(child.pid, 0)
-        wall = time.monotonic() - start
+        wall, worked = time.monotonic() - start, busy() - worked
         child.returncode = os.waitstatus_to_exitcode(status)
         if child.returncode != 0:
             log.seek(0)
             sys.exit(f"bench.py: {command} ended with {child.returncode}:\n{log.read()}")
     cpu = usage.ru_utime + usage.ru_stime + sum(host.daemon_cpu() for host in hosts) - daemons
-    return Run(wall, cpu, usage.ru_maxrss / 1024, usage.ru_inblock / 2048, usage.ru_oublock / 2048)
+    measured = Run(wall, cpu, usage.ru_maxrss / 1024, usage.ru_inblock / 2048, usage.ru_oublock / 2048)
+    measured.busy = worked
+    return measured
 
 
 def add(*runs):
     """Several commands in a row as one."""
     total = lambda field: sum(getattr(run, field) for run in runs)
-    return Run(total("wall"), total("cpu"), max(run.peak for run in runs), total("read"), total("written"))
+    whole = Run(total("wall"), total("cpu"), max(run.peak for run in runs), total("read"), total("written"))
+    whole.busy = total("busy")
+    return whole
 
 
 # The disk.
@@ -448,8 +460,11 @@ spec:
         try:
             if ours:
                 manifest = self.manifest(store, None, server=server)
-                return measure(VMFERRY, "run", "-f", manifest, "--state", state, hosts=(self.a,))
-            return measure("sh", "-euc", script, env=store.env())
+                done = measure(VMFERRY, "run", "-f", manifest, "--state", state, hosts=(self.a,))
+            else:
+                done = measure("sh", "-euc", script, env=store.env())
+            server.check(self.disk, run)
+            return done
         finally:
             server.stop()
             shutil.rmtree(folder)
@@ -506,7 +521,8 @@ spec:
             mine, other = pairs[-1]
             print(
                 f"{name}: vmferry {mine.wall:.1f} s, {mine.cpu:.1f} CPU s, {mine.peak:.0f} MiB; "
-                f"by hand {other.wall:.1f} s, {other.cpu:.1f} CPU s",
+                f"by hand {other.wall:.1f} s, {other.cpu:.1f} CPU s; at work were {mine.busy / mine.wall:.2f} and "
+                f"{other.busy / other.wall:.2f} of {os.cpu_count()} processors",
                 file=sys.stderr,
                 flush=True,
             )

@@ -31,7 +31,7 @@ SPEC = """<spec xsi:type="VirtualMachineImportSpec"><configSpec><name>by-hand</n
 
 
 class Vsphere:
-    """The simulator that the tests use, with nothing in it. Its CPU counts on neither side."""
+    """The simulator that the tests use, with nothing in it. It keeps disks as they come: what is measured is who sends them."""
 
     def __init__(self, work, run, wait_for):
         self.work, self.folder = work, work.path / "vsphere"
@@ -47,6 +47,7 @@ class Vsphere:
         with open(said, "wb") as out:
             self.server = work.start(
                 *(self.program(), "-cert=cert.pem", "-key=key.pem", "-work=work", f"-user={USER}", f"-password={PASSWORD}"),
+                *("-api-version=8.0.2.0", "-frugal"),
                 cwd=self.folder,
                 env=os.environ | {"TMPDIR": str(self.folder)},
                 stdout=out,
@@ -64,6 +65,13 @@ class Vsphere:
         if not program.exists():
             sys.exit(f"bench.py: {program} is missing: run scripts/deps.sh vsphere")
         return program
+
+    def check(self, disk, run):
+        """That one disk came, and is the same."""
+        streams = list(self.folder.rglob("*.stream"))
+        if len(streams) != 1:
+            sys.exit(f"bench.py: {len(streams)} disks came to vSphere")
+        run("qemu-img", "compare", "-f", "qcow2", "-F", "vmdk", disk, streams[0])
 
     def stop(self):
         self.work.stop(self.server)

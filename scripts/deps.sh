@@ -183,7 +183,8 @@ install_rust() {
 cargo_tool() {
     have "$1" && return
     say "building $1 into $cache/tools (once, a few minutes)"
-    cargo install --quiet --locked --root "$cache/tools" "$1" >&2
+    # Not optimised: in all its life it runs for less time than that takes.
+    cargo install --quiet --debug --locked --root "$cache/tools" "$1" >&2
 }
 
 # Puts the program of a wheel into the cache.

@@ -76,6 +76,7 @@ with_entry() {
 }
 
 prepare_ssh() {
+    mkdir -p "$dir/home"
     for key in host_key id stranger other_host_key; do
         ssh-keygen -q -t ed25519 -N '' -C "$key" -f "$dir/ssh/$key"
     done
@@ -95,6 +96,8 @@ StrictModes no
 UsePAM no
 PermitRootLogin yes
 MaxStartups 100
+# A home of its own: what this machine's user has in .bashrc may be slow, or wait for something.
+SetEnv HOME=$dir/home
 CONF
     # A newer sshd turns away who failed to log in a few times, as the tests do. An older one knows no such option.
     if "$(command -v sshd)" -G -f "$dir/ssh/sshd_config" 2>/dev/null | grep -qi '^persourcepenalties'; then

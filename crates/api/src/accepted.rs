@@ -21,12 +21,15 @@ macro_rules! accepted {
                 $(#[$meta])*
                 pub $field: $type,
             )+
+            /// Where the target's disks go by the hint or the Provider's default as of validation, `-` where neither says.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub settled_storage: Option<String>,
         }
 
         impl AcceptedSpec {
             /// These fields of a spec.
             pub fn of(spec: &VMMigrationSpec) -> Self {
-                Self { $($field: spec.$field.clone(),)+ }
+                Self { $($field: spec.$field.clone(),)+ settled_storage: None }
             }
 
             /// Puts them into a spec.

@@ -97,6 +97,7 @@ impl Executor for Scratch {
             action: "start",
             job: job.id.clone(),
             detail,
+            passes: false,
         })
     }
 

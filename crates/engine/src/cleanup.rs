@@ -2,6 +2,7 @@
 
 use vmferry_api::Phase;
 use vmferry_api::names::condition;
+use vmferry_staging::discard;
 
 use crate::failure::{Failure, Trouble};
 use crate::phase::table;
@@ -54,7 +55,8 @@ async fn stop(run: &Run, id: Option<&String>) -> Result<(), Trouble> {
     }
 }
 
-/// Removes all that is staged of the recorded disks: uploads, objects, notes. Nothing is staged before disks are recorded.
+/// Removes all that is staged of the recorded disks: uploads, objects, notes. Nothing is staged before disks are recorded. What
+/// has one of their names and is not this migration's stays: the export refused it, and said so.
 pub(crate) async fn discard_staged(run: &Run) -> Result<(), Trouble> {
     let objects = run.objects()?;
     if objects.is_empty() {
@@ -62,10 +64,10 @@ pub(crate) async fn discard_staged(run: &Run) -> Result<(), Trouble> {
     }
     let staging = run.staging().await?;
     let failure = |fault| Failure::staging(&fault);
-    for (key, _) in objects {
-        staging.abort(&key).await.map_err(failure)?;
-        staging.delete(&key).await.map_err(failure)?;
-        staging.delete_note(&key).await.map_err(failure)?;
+    for ((key, _), disk) in objects.into_iter().zip(&run.status.disks) {
+        let recorded = disk.checksum.is_some();
+        let discarded = discard(&*staging, &key, &run.owner.uid, recorded).await;
+        discarded.map_err(failure)?;
         // The import's own note, and what a kill left of one on its way.
         staging.abort(&key.import()).await.map_err(failure)?;
         staging.delete_note(&key.import()).await.map_err(failure)?;
@@ -94,10 +96,12 @@ pub(crate) async fn intermediate(run: &Run) -> Result<(), Trouble> {
         return discard_staged(run).await;
     }
     let staging = run.staging().await?;
+    let failure = |fault| Failure::staging(&fault);
     for (key, _) in run.objects()? {
         for note in [key.import(), key] {
-            let deleted = staging.delete_note(&note).await;
-            deleted.map_err(|fault| Failure::staging(&fault))?;
+            // What a kill left of a note on its way.
+            staging.abort(&note).await.map_err(failure)?;
+            staging.delete_note(&note).await.map_err(failure)?;
         }
     }
     Ok(())

@@ -3,6 +3,7 @@
 //! | failure | what follows |
 //! | --- | --- |
 //! | retryable | the same phase again, after a back-off, from what is recorded |
+//! | a resource that was validated is not there | the same: it may be applied again |
 //! | frozen state gone | back to Snapshotting; counts as a retry, but goes at once: waiting would not bring the state back |
 //! | staged object corrupt | back to Exporting, after a back-off |
 //! | permanent, bug, or attempts used up | Failed: what was made is undone |
@@ -144,7 +145,13 @@ impl Failure {
 
 impl From<ExecutorError> for Trouble {
     fn from(error: ExecutorError) -> Self {
-        Failure::new(FailureKind::Retryable, "ExecutorFailed", error.to_string()).into()
+        Failure::from(error).into()
+    }
+}
+
+impl From<ExecutorError> for Failure {
+    fn from(error: ExecutorError) -> Self {
+        Self::new(FailureKind::Retryable, "ExecutorFailed", error.to_string())
     }
 }
 
@@ -192,12 +199,14 @@ pub(crate) fn take(run: &mut Run, row: &Row, failure: Failure) -> Next {
         let since = row.condition.and_then(|name| run.since(name));
         let cause = match row.phase {
             Phase::Failed => run.condition_message(condition::FAILED).unwrap_or_default(),
-            _ => format!("VM {} runs at the target", run.spec().target_name),
+            _ => format!("VM {} is at the target", run.spec().target_name),
         };
         return clean_later(run, since, &cause, &failure);
     }
+    // What was there when the migration was validated was taken away by mistake, or is being replaced.
+    let comes_back = failure.may_come && within(row, Phase::Snapshotting, Phase::ValidatingTarget);
     match failure.kind {
-        FailureKind::Permanent | FailureKind::Bug => fail(run, row, failure),
+        FailureKind::Permanent | FailureKind::Bug if !comes_back => fail(run, row, failure),
         _ if run.attempts() >= run.spec().retry_policy.max_attempts => exhausted(run, row, failure),
         FailureKind::FrozenStateGone if within(row, Phase::Snapshotting, Phase::Transferring) => {
             rewind(run, row, Phase::Snapshotting, &failure);
@@ -209,7 +218,7 @@ pub(crate) fn take(run: &mut Run, row: &Row, failure: Failure) -> Next {
             let wait = backoff(&run.spec().retry_policy, run.attempts());
             retry(run, row, failure, wait)
         }
-        FailureKind::Retryable | FailureKind::FrozenStateGone | FailureKind::StagedCorrupt => {
+        _ => {
             let wait = backoff(&run.spec().retry_policy, run.attempts());
             retry(run, row, failure, wait)
         }

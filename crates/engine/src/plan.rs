@@ -28,21 +28,30 @@ pub(crate) fn target_format(spec: &VMMigrationSpec, target: &Target) -> ImageFor
     }
 }
 
-/// Where the target's disks go: the hint, or else the Provider's default.
+/// What is written down where neither the hint nor the Provider says where disks go. It is not empty: an API server of 1.20 takes
+/// an empty text in an apply for null, and refuses it.
+const NO_STORAGE: &str = "-";
+
+/// Where the target's disks go: the hint, or else the Provider's default as it is now.
 pub(crate) fn storage(spec: &VMMigrationSpec, target: &Target) -> Option<String> {
     let default = || target.resource.spec.defaults.as_ref()?.datastore.clone();
     spec.target_storage_hint.clone().or_else(default)
 }
 
 /// The volumes for disks of these capacities, in order.
-pub(crate) fn volumes(spec: &VMMigrationSpec, target: &Target, capacities: &[u64]) -> Vec<VolumeSpec> {
+pub(crate) fn volumes(
+    spec: &VMMigrationSpec,
+    target: &Target,
+    storage: Option<&String>,
+    capacities: &[u64],
+) -> Vec<VolumeSpec> {
     capacities
         .iter()
         .zip(0_u32..)
         .map(|(capacity, index)| VolumeSpec {
             index,
             vm_name: spec.target_name.clone(),
-            storage: storage(spec, target),
+            storage: storage.cloned(),
             format: target_format(spec, target),
             capacity: hints::capacity(spec, index as usize, *capacity),
         })
@@ -52,7 +61,8 @@ pub(crate) fn volumes(spec: &VMMigrationSpec, target: &Target, capacities: &[u64
 impl Run {
     /// The volumes for the recorded disks, in order.
     pub(crate) fn volumes(&self, target: &Target) -> Vec<VolumeSpec> {
-        let mut volumes = volumes(self.spec(), target, &self.capacities());
+        let storage = self.settled_storage(target);
+        let mut volumes = volumes(self.spec(), target, storage.as_ref(), &self.capacities());
         if matches!(target.host.intake(), Intake::Object(_)) {
             // The staged object comes as it is: that is the file.
             for (volume, disk) in volumes.iter_mut().zip(&self.status.disks) {
@@ -61,6 +71,23 @@ impl Run {
             }
         }
         volumes
+    }
+
+    /// From here on the target's disks go where they go as of now: a Provider's default that changes later moves none of them.
+    pub(crate) fn settle_storage(&mut self, target: &Target) {
+        let storage = storage(self.spec(), target);
+        if let Some(accepted) = &mut self.status.accepted_spec {
+            accepted.settled_storage = Some(storage.unwrap_or_else(|| NO_STORAGE.to_owned()));
+        }
+    }
+
+    /// Where the target's disks go, as it was settled. A migration that an older version validated goes by the Provider.
+    fn settled_storage(&self, target: &Target) -> Option<String> {
+        let accepted = self.status.accepted_spec.as_ref();
+        match accepted.and_then(|accepted| accepted.settled_storage.clone()) {
+            Some(settled) => Some(settled).filter(|storage| storage != NO_STORAGE),
+            None => storage(self.spec(), target),
+        }
     }
 
     /// Virtual sizes of the recorded disks, in order.

@@ -136,6 +136,8 @@ pub struct ExecutorError {
     pub job: JobId,
     /// What went wrong.
     pub detail: String,
+    /// Whether it goes away by itself: whoever is asked is busy, or cannot be reached.
+    pub passes: bool,
 }
 
 /// The name of a job: what it does, for which migration, in which attempt.
@@ -185,7 +187,7 @@ pub enum Direction {
     Import {
         /// The target provider.
         provider: Key,
-        /// Whether the volume is read once more and compared.
+        /// Whether each volume that can be is read once more and compared.
         readback: bool,
     },
 }

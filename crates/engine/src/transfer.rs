@@ -1,14 +1,18 @@
 //! How far a data phase is, and how the status says so.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use vmferry_api::DiskStatus;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, backoff, between, cleanup_backoff};
 use crate::phase;
-use crate::port::{DiskProgress, DiskReport, JobId, JobState};
+use crate::port::{DiskProgress, DiskReport, Job, JobId, JobState};
 use crate::run::Run;
 use crate::text;
+
+/// The reason of the condition of a data phase whose job is refused for now.
+const REFUSING: &str = "ExecutorBusy";
 
 /// How far a data phase is.
 pub(crate) struct Progress {
@@ -54,6 +58,39 @@ pub(crate) async fn observe(run: &mut Run, id: &JobId) -> Option<JobState> {
             None
         }
     }
+}
+
+/// How long a job may be refused by an executor that is only busy, until that counts as a failure.
+const REFUSED: Duration = Duration::from_mins(10);
+
+/// Starts a job. An executor that is busy, or cannot be reached, costs no attempt for a while: the condition `waits` says so,
+/// and the waits grow. `None` is that it was started.
+pub(crate) async fn start(run: &mut Run, job: &Job, waits: &str) -> Result<Option<Duration>, Failure> {
+    let Err(error) = run.ports.executor.start(job).await else {
+        return Ok(None);
+    };
+    let told = error.to_string();
+    if !error.passes {
+        return Err(error.into());
+    }
+    run.condition(waits, false, REFUSING, told.clone());
+    let refused = run
+        .since(waits)
+        .map_or(Duration::ZERO, |since| between(&since, &run.now()));
+    let refused = refused.min(tried(run));
+    if refused >= REFUSED {
+        return Err(error.into());
+    }
+    run.status.message = Some(format!("{told}; trying again"));
+    Ok(Some(cleanup_backoff(&run.spec().retry_policy, refused)))
+}
+
+/// For how long this attempt has been under way, where it is not the first.
+fn tried(run: &Run) -> Duration {
+    let Some(failed) = run.status.last_retry_time.as_ref().filter(|_| run.attempts() > 0) else {
+        return Duration::MAX;
+    };
+    between(failed, &run.now()).saturating_sub(backoff(&run.spec().retry_policy, run.attempts() - 1))
 }
 
 /// Takes the progress of a job into the status: of each disk, and of the whole migration within the phase's span.

@@ -194,7 +194,10 @@ fn parts_of_files_and_zeros() {
     });
     folder.write("short.vmdk", format!("{HEAD}RW 128 FLAT \"a.bin\" 1\n"));
     folder.write("gone.vmdk", format!("{HEAD}RW 128 FLAT \"b.bin\" 0\n"));
+    let most = 1_u64 << 54;
+    folder.write("wide.vmdk", format!("{HEAD}RW {most} FLAT \"a.bin\" {most}\n"));
     assert_eq!(refused(&folder, "short.vmdk").kind(), Kind::Corrupt);
+    assert_eq!(refused(&folder, "wide.vmdk").kind(), Kind::Corrupt);
     assert_eq!(refused(&folder, "gone.vmdk").kind(), Kind::Missing);
 }
 

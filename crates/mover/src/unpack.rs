@@ -17,6 +17,9 @@ use crate::chunk::{CHUNK, Chunk, Span};
 use crate::hasher::{Hashed, Hashes, States, Vmdk, died, spawn};
 use crate::lanes::{Gather, spread};
 
+/// Bytes of a sector.
+const SECTOR: u64 = 512;
+
 /// Chunks that may wait on either side.
 const QUEUE: usize = 2;
 
@@ -27,11 +30,17 @@ pub(crate) struct Name {
     pub(crate) object: String,
     /// The failure of a file that is not what it should be.
     pub(crate) damaged: fn(&str) -> Error,
+    /// The failure of one that is whole, and cannot be taken: it would be so again.
+    pub(crate) unfit: fn(&str) -> Error,
 }
 
 impl Name {
     fn damaged(&self) -> Error {
         (self.damaged)(&self.object)
+    }
+
+    fn unfit(&self) -> Error {
+        (self.unfit)(&self.object)
     }
 }
 
@@ -43,26 +52,42 @@ pub(crate) struct Decoder {
     pub(crate) at: u64,
     /// Where on the disk the next grain may start.
     next: u64,
+    /// What it must say that the disk has: whole sectors.
+    capacity: u64,
+}
+
+/// What a file of a disk of `capacity` bytes may cost: no more than that disk, whatever the file says of itself.
+fn limits(capacity: u64) -> Limits {
+    Limits {
+        capacity: whole(capacity),
+    }
+}
+
+/// Bytes of a disk in whole sectors.
+fn whole(capacity: u64) -> u64 {
+    capacity.checked_next_multiple_of(SECTOR).unwrap_or(u64::MAX)
 }
 
 impl Decoder {
-    /// From the front.
-    pub(crate) fn new(name: Name) -> Self {
+    /// From the front, of a disk of `capacity` bytes.
+    pub(crate) fn new(name: Name, capacity: u64) -> Self {
         Self {
-            reader: Reader::new(&name.object, Limits::default()),
+            reader: Reader::new(&name.object, limits(capacity)),
             name,
             at: 0,
             next: 0,
+            capacity: whole(capacity),
         }
     }
 
     /// From where another one stopped.
-    pub(crate) fn restore(name: Name, state: &ReaderState, guest: u64) -> Option<Self> {
+    pub(crate) fn restore(name: Name, capacity: u64, state: &ReaderState, guest: u64) -> Option<Self> {
         Some(Self {
-            reader: Reader::restore(&name.object, Limits::default(), state)?,
+            reader: Reader::restore(&name.object, limits(capacity), state)?,
             name,
             at: state.at,
             next: guest,
+            capacity: whole(capacity),
         })
     }
 
@@ -81,12 +106,23 @@ impl Decoder {
     /// Takes the next bytes of the object, and gives their grains.
     fn push(&mut self, bytes: &[u8], grains: &mut Vec<PackedGrain>) -> Result<(), Error> {
         let pushed = self.reader.push(bytes, grains);
-        pushed.map_err(|error| self.name.damaged().source(error))?;
+        pushed.map_err(|error| match error.kind() {
+            vmferry_image::Kind::Unsupported => self.name.unfit().source(error),
+            _ => self.name.damaged().source(error),
+        })?;
         self.at += bytes.len() as u64;
+        if let Some(found) = self.reader.capacity().filter(|found| *found != self.capacity) {
+            let detail = format!("it is of a disk of {found} bytes, and the disk has {}", self.capacity);
+            return Err(self.name.unfit().detail(detail));
+        }
         for grain in grains.iter() {
-            if grain.guest < self.next || u64::from(grain.len) > CHUNK {
+            if grain.guest < self.next {
                 let detail = format!("the grain at {} of the disk is out of order", grain.guest);
-                return Err(self.name.damaged().detail(detail));
+                return Err(self.name.unfit().detail(detail));
+            }
+            if u64::from(grain.len) > CHUNK {
+                let detail = format!("the grain at {} of the disk has {} bytes", grain.guest, grain.len);
+                return Err(self.name.unfit().detail(detail));
             }
             self.next = grain.guest + u64::from(grain.len);
         }

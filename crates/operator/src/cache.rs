@@ -14,12 +14,14 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::serde::de::DeserializeOwned;
 use kube::core::{DeserializeGuard, error_boundary::InvalidObject};
+use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client, Resource, ResourceExt};
 use tokio::sync::watch as flag;
 use vmferry_api::Key;
 use vmferry_api::manifest::key_of;
+
+use crate::watching::watching;
 
 /// What can be cached: our own kinds, which live in namespaces.
 pub trait Cached:
@@ -206,7 +208,7 @@ impl<K: Cached> Cache<K> {
             None => Api::all(client),
         };
         let prune = |object: &mut DeserializeGuard<K>| object.managed_fields_mut().clear();
-        let events = watch(api, watcher::Config::default()).default_backoff().modify(prune);
+        let events = watching(api, watcher::Config::default()).modify(prune);
         let events = events.inspect_err(|error| {
             let kind = K::kind(&());
             tracing::warn!(%kind, error = %watch_fault(error), "the watch was interrupted; it is taken up again");

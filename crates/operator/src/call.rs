@@ -48,7 +48,7 @@ impl CallError {
 
 impl From<CallError> for StoreError {
     fn from(error: CallError) -> Self {
-        let conflict = error.is_conflict() || error.is_not_found();
+        let conflict = error.is_conflict();
         Self {
             action: error.action,
             object: error.object,
@@ -131,7 +131,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_tried_is_named_and_what_changed_is_a_conflict() {
-        for (code, conflict) in [(404, true), (409, true), (403, false), (500, false)] {
+        for (code, conflict) in [(404, false), (409, true), (403, false), (500, false)] {
             let asked = async { Err::<(), _>(refusal(code)) };
             let error = call("save", "VMMigration a/b", asked).await.unwrap_err();
             let error = StoreError::from(error);

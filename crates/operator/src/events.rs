@@ -1,7 +1,7 @@
 //! The engine's [`Events`] on an API server: `events.k8s.io/v1`, one object for what is said again.
 //!
 //! The name of an event follows from what it says of which migration. So the same event is the same object whoever tells
-//! it, after a crash and after another replica took over, too, and only its series grows. `events.k8s.io` knows the types
+//! it, after a crash and after another replica took over, too, and only its series is written anew. `events.k8s.io` knows the types
 //! Normal and Warning; an event of type Error goes through the core API, which takes any, and is a Warning where it does not.
 
 use std::collections::BTreeMap;

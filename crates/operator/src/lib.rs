@@ -15,6 +15,7 @@ mod metrics;
 mod spans;
 mod store;
 mod upkeep;
+mod watching;
 pub mod webhook;
 
 pub use cache::{Cache, Cached, Change};

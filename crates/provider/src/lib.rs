@@ -6,6 +6,8 @@
 //!
 //! Architecture Invariant: a provider knows nothing of phases, retries or staging, and nothing of custom resources.
 
+#[cfg(any(feature = "libvirt", feature = "proxmox", feature = "vsphere"))]
+mod addresses;
 mod error;
 mod model;
 mod port;
@@ -17,6 +19,8 @@ pub mod libvirt;
 pub mod proxmox;
 #[cfg(any(feature = "libvirt", feature = "proxmox"))]
 mod ssh;
+#[cfg(any(feature = "proxmox", feature = "vsphere"))]
+mod tls;
 #[cfg(feature = "vsphere")]
 pub mod vsphere;
 

@@ -1,5 +1,6 @@
 //! The ports of this crate.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -21,6 +22,15 @@ pub trait Hypervisor: SourceHost + TargetHost {
 
     /// Finds a VM and reads its hardware. [`NotFound`](crate::Kind::NotFound) where there is none.
     async fn find_vm(&self, vm: &VmSelector) -> Result<Vm, Error>;
+
+    /// The IP addresses by which others reach a VM's guest, as far as somebody tells the host: its guest agent, or who leased them.
+    /// None of the loopback and no link-local ones. None at all where the VM does not run, or has no such agent.
+    ///
+    /// An error where it could not be found out this time, as while an agent hangs: then what was known before may still be so.
+    async fn addresses(&self, vm: &VmId) -> Result<Vec<IpAddr>, Error> {
+        let _ = vm;
+        Ok(Vec::new())
+    }
 }
 
 /// A frozen, consistent state of a VM's disks: a backup job, a snapshot, or the files of a VM that is shut off.
@@ -327,8 +337,9 @@ pub trait TargetHost: Send + Sync {
         Ok(None)
     }
 
-    /// Whether volumes can be read back ([`open_volume`](Self::open_volume)).
-    fn reads_back(&self) -> bool {
+    /// Whether this volume can be read back ([`open_volume`](Self::open_volume)).
+    fn reads_back(&self, volume: &VolumeId) -> bool {
+        let _ = volume;
         true
     }
 

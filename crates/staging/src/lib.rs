@@ -9,6 +9,7 @@
 //! Architecture Invariant: a store never looks into the bytes.
 
 mod body;
+mod claim;
 mod error;
 mod hosts;
 mod key;
@@ -26,6 +27,7 @@ pub mod s3;
 mod testing;
 
 pub use body::PartBody;
+pub use claim::{Discarded, discard};
 pub use error::{Error, Kind};
 pub use hosts::{HostPolicy, InvalidRule, Refused};
 pub use key::{InvalidKey, ObjectKey};

@@ -6,10 +6,10 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use crate::command::Must;
 
@@ -74,10 +74,9 @@ impl Authority {
 }
 
 impl Signed {
-    /// TLS with it.
+    /// A server's TLS with it.
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
-        let certificate = CertificateDer::from_pem_slice(self.certificate.as_bytes()).must("read a certificate");
-        let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).must("read a key");
+        let (certificate, key) = self.read();
         let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .must("choose TLS versions")
@@ -85,6 +84,27 @@ impl Signed {
             .with_single_cert(vec![certificate], key)
             .must("use a certificate");
         TlsAcceptor::from(Arc::new(config))
+    }
+
+    /// A client's TLS with it, for servers that this authority vouches for.
+    pub(crate) fn as_client(&self, authority: &str) -> Arc<ClientConfig> {
+        let (certificate, key) = self.read();
+        let mut roots = RootCertStore::empty();
+        let authority = CertificateDer::from_pem_slice(authority.as_bytes()).must("read an authority's certificate");
+        roots.add(authority).must("trust an authority");
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .must("choose TLS versions")
+            .with_root_certificates(roots)
+            .with_client_auth_cert(vec![certificate], key)
+            .must("use a certificate");
+        Arc::new(config)
+    }
+
+    fn read(&self) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+        let certificate = CertificateDer::from_pem_slice(self.certificate.as_bytes()).must("read a certificate");
+        let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).must("read a key");
+        (certificate, key)
     }
 }
 

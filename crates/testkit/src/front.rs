@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ClientConfig;
 
 use crate::authority::Authority;
 use crate::command::Must;
@@ -54,6 +55,7 @@ impl Seen {
 #[derive(Debug, Clone)]
 pub struct FrontBuilder {
     target: String,
+    onwards: Option<Arc<ClientConfig>>,
     with_tls: bool,
     rewrite_host: bool,
 }
@@ -63,6 +65,13 @@ impl FrontBuilder {
     #[must_use]
     pub fn tls(mut self) -> Self {
         self.with_tls = true;
+        self
+    }
+
+    /// Speaks TLS to the server, as whom this makes it.
+    #[must_use]
+    pub(crate) fn onwards(mut self, tls: Arc<ClientConfig>) -> Self {
+        self.onwards = Some(tls);
         self
     }
 
@@ -84,6 +93,7 @@ impl FrontBuilder {
             .map(|authority| authority.server(&["localhost", "127.0.0.1"]).acceptor());
         let shared = Arc::new(Shared {
             target: self.target,
+            onwards: self.onwards,
             rewrite_host: self.rewrite_host,
             rules: Mutex::default(),
             seen: Mutex::default(),
@@ -127,6 +137,7 @@ pub struct Front {
 #[derive(Debug)]
 struct Shared {
     target: String,
+    onwards: Option<Arc<ClientConfig>>,
     rewrite_host: bool,
     rules: Mutex<Vec<Rule>>,
     seen: Mutex<Vec<Seen>>,
@@ -142,6 +153,7 @@ impl Front {
     pub fn builder(target: &str) -> FrontBuilder {
         FrontBuilder {
             target: target.to_owned(),
+            onwards: None,
             with_tls: false,
             rewrite_host: false,
         }

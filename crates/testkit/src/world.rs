@@ -125,26 +125,29 @@ fn look_at_host(host: &Host, items: &mut BTreeSet<String>) {
 
 fn look_at_domain(host: &Host, domain: &str, lines: &mut Vec<String>) {
     // A domain may go away while we look.
-    let ask = |args: &[&str]| host.try_virsh(args).unwrap_or_default();
-    lines.push(format!("domain {domain} {}", ask(&["domstate", domain])));
-    lines.push(format!(
-        "config {domain} {:016x}",
-        digest(&ask(&["dumpxml", "--inactive", domain]))
-    ));
-    for line in ask(&["domblklist", domain]).lines() {
+    let quoted = quoted(domain);
+    let said = host.virsh_each(&[
+        format!("domstate {quoted}"),
+        format!("dumpxml --inactive {quoted}"),
+        format!("domblklist {quoted}"),
+        format!("snapshot-list {quoted} --name"),
+        format!("checkpoint-list {quoted} --name"),
+        format!("domjobinfo {quoted}"),
+    ]);
+    let [state, config, disks, snapshots, checkpoints, job, ..] = &said[..] else {
+        unreachable!("an answer for each command");
+    };
+    lines.push(format!("domain {domain} {state}"));
+    lines.push(format!("config {domain} {:016x}", digest(config)));
+    for line in disks.lines() {
         lines.push(format!(
             "disk {domain} {}",
             line.split_whitespace().collect::<Vec<_>>().join(" ")
         ));
     }
-    for (what, list) in [("snapshot", "snapshot-list"), ("checkpoint", "checkpoint-list")] {
-        lines.extend(
-            names(&ask(&[list, domain, "--name"]))
-                .into_iter()
-                .map(|name| format!("{what} {domain} {name}")),
-        );
+    for (what, list) in [("snapshot", snapshots), ("checkpoint", checkpoints)] {
+        lines.extend(names(list).into_iter().map(|name| format!("{what} {domain} {name}")));
     }
-    let job = ask(&["domjobinfo", domain]);
     let kind = job
         .lines()
         .find_map(|line| line.strip_prefix("Job type:"))
@@ -156,10 +159,15 @@ fn look_at_domain(host: &Host, domain: &str, lines: &mut Vec<String>) {
 }
 
 fn look_at_pools(host: &Host, lines: &mut Vec<String>) {
-    for pool in names(&host.virsh(["pool-list", "--all", "--name"])) {
+    let pools = names(&host.virsh(["pool-list", "--all", "--name"]));
+    let commands: Vec<String> = pools
+        .iter()
+        .map(|pool| quoted(pool))
+        .map(|pool| format!("pool-refresh {pool}; vol-list {pool}"))
+        .collect();
+    for (pool, volumes) in pools.iter().zip(host.virsh_each(&commands)) {
         lines.push(format!("pool {pool}"));
-        let _ = host.try_virsh(["pool-refresh", &pool]);
-        for volume in host.try_virsh(["vol-list", &pool]).unwrap_or_default().lines() {
+        for volume in volumes.lines().filter(|line| !line.is_empty()) {
             lines.push(format!(
                 "volume {pool} {}",
                 volume.split_whitespace().next().unwrap_or_default()
@@ -179,6 +187,11 @@ fn look_at_files(host: &Host, domains: &[String], lines: &mut Vec<String>) {
         }
         lines.push(format!("file {name}"));
     }
+}
+
+/// A name as one word of virsh's own command language.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('\\', r"\\").replace('"', r#"\""#))
 }
 
 /// The lines of a list, trimmed.

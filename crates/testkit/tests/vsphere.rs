@@ -243,6 +243,19 @@ fn an_import_that_does_not_end_well_leaves_nothing() {
     client.call("HttpNfcLeaseAbort", ("HttpNfcLease", &lease), "");
     gone("the end of a lease that was aborted");
 
+    // Its task can be cancelled by whoever is the same user.
+    import(&client);
+    let other = Client::log_in(&server, false);
+    let vm = server.state().vms[0].id.clone();
+    let task = value(
+        &other.properties("VirtualMachine", &vm, "recentTask"),
+        "ManagedObjectReference",
+    );
+    let running = other.properties("Task", &task, "info.descriptionId");
+    assert!(running.contains("ResourcePool.ImportVAppLRO"), "{running}");
+    other.call("CancelTask", ("Task", &task), "");
+    gone("the end of a lease whose task was cancelled");
+
     let lease = value(&import(&client), "returnval");
     let (_, url) = client.lease(&lease);
     // qemu-img's own streams have no footer and no end marker, and ESXi takes none of those.

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/vmware/govmomi/simulator"
+	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
 )
 
@@ -16,15 +18,22 @@ import (
 //	GET  /calls          what was called, in order
 //	POST /vms            makes a VM (seed.go); gives its reference
 //	POST /rules          {"method","fault","message","fields","task","late","skip","times"}: how next calls go wrong
+//	POST /go-on          does what the tasks that are held are for, and ends them
 //	POST /clear          forgets rules and the rest of what was to go wrong
 //	POST /cut            {"after"}: cuts the next transfer after so many bytes
 //	POST /spoil          {"times"}: gives wrong checksums of the next transfers
+//	POST /omit           {"times"}: leaves the next transfers out of manifests
+//	POST /refuse         {"status"}: answers the next transfer with this status
 //	POST /lease-host     {"host"}: names this host in URLs of leases from now on
 //	POST /lease-timeout  {"ms"}: how long leases live without a sign of life
 //	POST /capacity       {"datastore","bytes"}: how large a datastore is
 //	POST /datastore      {"datastore","accessible","maintenance"}
+//	POST /pull           {"name"}: pulls the plug of a VM
+//	POST /hide           {"name","hidden"}: whether a VM has no configuration, as while its host or datastore is away
+//	POST /rename         {"from","to"}: of a datastore or a network
 //	POST /host           {"connection"}: connected, disconnected, notResponding: of all hosts
 //	POST /kill-sessions  ends all sessions
+//	POST /restart        {"ms"}: ends all sessions, and answers nobody for so long
 func (s *server) control() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/state", func(w http.ResponseWriter, _ *http.Request) {
@@ -72,6 +81,7 @@ var orders = map[string]func(*server, *json.Decoder) (interface{}, error){
 		s.faults.Lock()
 		defer s.faults.Unlock()
 		s.faults.cuts, s.faults.elsewhere, s.faults.corrupt = nil, "", 0
+		s.faults.omitted, s.faults.refused = 0, 0
 		return true, nil
 	},
 	"/cut": func(s *server, d *json.Decoder) (interface{}, error) {
@@ -90,6 +100,22 @@ var orders = map[string]func(*server, *json.Decoder) (interface{}, error){
 		s.faults.corrupt = said.Times
 		return true, err
 	},
+	"/omit": func(s *server, d *json.Decoder) (interface{}, error) {
+		var said struct{ Times int }
+		err := d.Decode(&said)
+		s.faults.Lock()
+		defer s.faults.Unlock()
+		s.faults.omitted = said.Times
+		return true, err
+	},
+	"/refuse": func(s *server, d *json.Decoder) (interface{}, error) {
+		var said struct{ Status int }
+		err := d.Decode(&said)
+		s.faults.Lock()
+		defer s.faults.Unlock()
+		s.faults.refused = said.Status
+		return true, err
+	},
 	"/lease-host": func(s *server, d *json.Decoder) (interface{}, error) {
 		var said struct{ Host string }
 		err := d.Decode(&said)
@@ -101,13 +127,21 @@ var orders = map[string]func(*server, *json.Decoder) (interface{}, error){
 	"/lease-timeout": setTimeout,
 	"/capacity":      setCapacity,
 	"/datastore":     setDatastore,
+	"/pull":          pull,
+	"/hide":          hide,
+	"/go-on":         func(s *server, _ *json.Decoder) (interface{}, error) { return s.goOn(), nil },
+	"/rename":        rename,
 	"/host":          setHosts,
 	"/kill-sessions": func(s *server, _ *json.Decoder) (interface{}, error) {
-		keys := s.sessions.all()
-		for _, key := range keys {
-			s.end(key)
-		}
-		return len(keys), nil
+		return s.endAll(), nil
+	},
+	"/restart": func(s *server, d *json.Decoder) (interface{}, error) {
+		var said struct{ Ms int64 }
+		err := d.Decode(&said)
+		s.faults.Lock()
+		s.faults.back = time.Now().Add(time.Duration(said.Ms) * time.Millisecond)
+		s.faults.Unlock()
+		return s.endAll(), err
 	},
 }
 
@@ -147,6 +181,81 @@ func setDatastore(s *server, d *json.Decoder) (interface{}, error) {
 		datastore.Summary.MaintenanceMode = string(types.DatastoreSummaryMaintenanceModeStateInMaintenance)
 	}
 	return true, nil
+}
+
+func pull(s *server, d *json.Decoder) (interface{}, error) {
+	var said struct{ Name string }
+	if err := d.Decode(&said); err != nil {
+		return nil, err
+	}
+	s.world.Lock()
+	defer s.world.Unlock()
+	vm, err := vmNamed(said.Name)
+	if err != nil {
+		return nil, err
+	}
+	return true, s.stop(vm)
+}
+
+func vmNamed(name string) (*simulator.VirtualMachine, error) {
+	for _, entity := range simulator.Map.All("VirtualMachine") {
+		if vm := entity.(*simulator.VirtualMachine); vm.Name == name {
+			return vm, nil
+		}
+	}
+	return nil, errors.New("no VM has that name")
+}
+
+func hide(s *server, d *json.Decoder) (interface{}, error) {
+	var said struct {
+		Name   string
+		Hidden bool
+	}
+	if err := d.Decode(&said); err != nil {
+		return nil, err
+	}
+	s.world.Lock()
+	defer s.world.Unlock()
+	vm, err := vmNamed(said.Name)
+	if err != nil {
+		return nil, err
+	}
+	if said.Hidden && vm.Config != nil {
+		s.world.hidden[vm.Self], vm.Config = vm.Config, nil
+	} else if config := s.world.hidden[vm.Self]; !said.Hidden && config != nil {
+		vm.Config = config
+	}
+	return true, nil
+}
+
+func rename(s *server, d *json.Decoder) (interface{}, error) {
+	var said struct{ From, To string }
+	if err := d.Decode(&said); err != nil {
+		return nil, err
+	}
+	s.world.Lock()
+	defer s.world.Unlock()
+	for _, kind := range []string{"Datastore", "Network", "DistributedVirtualPortgroup"} {
+		for _, entity := range simulator.Map.All(kind) {
+			if entity.Entity().Name != said.From {
+				continue
+			}
+			entity.Entity().Name = said.To
+			switch found := entity.(type) {
+			case *simulator.Datastore:
+				found.Summary.Name, found.Info.GetDatastoreInfo().Name = said.To, said.To
+			case *simulator.DistributedVirtualPortgroup:
+				found.Name, found.Config.Name = said.To, said.To
+			case *mo.Network:
+				found.Name = said.To
+				if found.Summary != nil {
+					found.Summary.GetNetworkSummary().Name = said.To
+				}
+			}
+			return true, nil
+		}
+	}
+	return nil, errors.New("nothing has that name")
 }
 
 func setHosts(s *server, d *json.Decoder) (interface{}, error) {

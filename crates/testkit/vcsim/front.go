@@ -38,6 +38,8 @@ var ours = map[string]method{
 	"MoveVirtualDisk_Task":                (*server).moveDisk,
 	"DeleteVirtualDisk_Task":              (*server).deleteDisk,
 	"RefreshDatastore":                    (*server).refreshDatastore,
+	"CancelTask":                          (*server).cancelTask,
+	"RelocateVM_Task":                     (*server).relocate,
 }
 
 // unasked is what may be called before a login.
@@ -48,8 +50,11 @@ var waiting = map[string]bool{"WaitForUpdatesEx": true, "WaitForUpdates": true}
 
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
+	// Disks are with the hosts, which run on.
 	case strings.HasPrefix(r.URL.Path, "/nfc/"):
 		s.serveTransfer(w, r)
+	case s.faults.isAway():
+		http.Error(w, "503 Service Unavailable (Failed to connect to endpoint)", http.StatusServiceUnavailable)
 	case strings.HasPrefix(r.URL.Path, "/folder"):
 		s.serveFolder(w, r)
 	case r.URL.Path == "/sdk" && r.Method == http.MethodPost:
@@ -74,6 +79,9 @@ func (s *server) serveCall(w http.ResponseWriter, r *http.Request) {
 	if wrong := s.rules.take(call.Name); wrong != nil && wrong.Late {
 		defer hangUp(w)
 		w = unheard{http.Header{}}
+	} else if wrong != nil && wrong.Held {
+		reply(w, s.hold(call))
+		return
 	} else if wrong != nil {
 		if body := wrong.answer(call); body != nil {
 			reply(w, body)

@@ -21,6 +21,7 @@ type lease struct {
 	sha256  bool
 	over    bool
 	touched time.Time
+	task    *simulator.Task    // of an import
 	disks   map[string]*leased // by target id
 }
 
@@ -138,6 +139,7 @@ func (l *lease) fail(s *server, why soap.HasFault) {
 		s.remove(l.Info.Entity)
 		s.world.account()
 	}
+	l.settle(types.TaskInfoStateError)
 }
 
 // failLater is for whoever holds the world already, or must not wait for it.
@@ -184,6 +186,7 @@ func (s *server) leaseComplete(call *simulator.Method) soap.HasFault {
 	}
 	lease.over = true
 	s.update(lease, types.PropertyChange{Name: "state", Val: types.HttpNfcLeaseStateDone})
+	lease.settle(types.TaskInfoStateSuccess)
 	return &methods.HttpNfcLeaseCompleteBody{Res: new(types.HttpNfcLeaseCompleteResponse)}
 }
 

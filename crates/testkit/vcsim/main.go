@@ -26,7 +26,7 @@ import (
 )
 
 type options struct {
-	esx, star                                             bool
+	esx, star, frugal                                     bool
 	user, password, cert, key, work, version              string
 	clusters, clusterHosts, hosts, datastores, pods, nets int
 	leaseTimeout, leaseDelay, taskDelay                   time.Duration
@@ -36,6 +36,7 @@ func main() {
 	var o options
 	flag.BoolVar(&o.esx, "esx", false, "be a standalone ESXi host")
 	flag.BoolVar(&o.star, "star", false, "give URLs of leases with the host *")
+	flag.BoolVar(&o.frugal, "frugal", false, "keep what comes in as it comes, for measurements")
 	flag.StringVar(&o.user, "user", "root", "who may log in")
 	flag.StringVar(&o.password, "password", "", "their password")
 	flag.StringVar(&o.cert, "cert", "", "certificate, PEM")
@@ -71,6 +72,7 @@ type server struct {
 	leases     leases
 	world      world
 	faults     transferFaults
+	held       []held
 }
 
 func serve(o *options) error {

@@ -55,6 +55,7 @@ func (s *server) importVApp(call *simulator.Method) soap.HasFault {
 		return refused
 	}
 	granted := s.grant(vm.Self, true, leasable(vm, vm.Config, func(disk *types.VirtualDisk) string { return content(fileOf(disk)) }))
+	granted.begin(call.This)
 	return &methods.ImportVAppBody{Res: &types.ImportVAppResponse{Returnval: granted.Self}}
 }
 

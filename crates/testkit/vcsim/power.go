@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"os"
+	"strings"
 
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/methods"
@@ -53,6 +55,19 @@ func (s *server) powerOff(call *simulator.Method) soap.HasFault {
 	})
 }
 
+// stop pulls a VM's plug.
+func (s *server) stop(vm *simulator.VirtualMachine) error {
+	var answer methods.PowerOffVM_TaskBody
+	if err := s.do(&methods.PowerOffVM_TaskBody{Req: &types.PowerOffVM_Task{This: vm.Self}}, &answer); err != nil {
+		return err
+	}
+	s.showTools(vm, false)
+	if _, refused := outcome(answer.Res.Returnval); refused != nil {
+		return errors.New(refused.Fault().String)
+	}
+	return nil
+}
+
 // shutdownGuest needs tools that run, as in earnest.
 func (s *server) shutdownGuest(call *simulator.Method) soap.HasFault {
 	vm, refused := vmOf(call.This)
@@ -80,9 +95,27 @@ func (s *server) showTools(vm *simulator.VirtualMachine, running bool) {
 	if !s.world.tools[vm.Self] {
 		status = types.VirtualMachineToolsStatusToolsNotInstalled
 	}
+	net, first := s.guestNet(vm, running && s.world.tools[vm.Self])
 	simulator.Map.Update(vm, []types.PropertyChange{
 		{Name: "guest.toolsStatus", Val: status},
 		{Name: "guest.toolsRunningStatus", Val: string(run)},
+		{Name: "guest.net", Val: net},
+		{Name: "guest.ipAddress", Val: first},
 		{Name: "guestHeartbeatStatus", Val: heart},
 	})
+}
+
+// guestNet is what a guest says of its interfaces, and its first address.
+func (s *server) guestNet(vm *simulator.VirtualMachine, tells bool) (net []types.GuestNicInfo, first string) {
+	net = append([]types.GuestNicInfo{}, vm.Guest.Net...)
+	for i := range net {
+		net[i].IpAddress = nil
+		if tells {
+			net[i].IpAddress = s.world.addresses[vm.Self][strings.ToLower(net[i].MacAddress)]
+		}
+		if first == "" && len(net[i].IpAddress) > 0 {
+			first = net[i].IpAddress[0]
+		}
+	}
+	return net, first
 }

@@ -24,6 +24,10 @@ type rule struct {
 	Task bool `json:"task"`
 	// Late has the call be made, and then hangs up.
 	Late bool `json:"late"`
+	// Forgotten has the call give a task that the server does not know any more, as after a restart; nothing was done.
+	Forgotten bool `json:"forgotten"`
+	// Held has the task of the call run until /go-on.
+	Held bool `json:"held"`
 	// Skip is how many calls go well before, Times how many go wrong then: one by default.
 	Skip  int `json:"skip"`
 	Times int `json:"times"`
@@ -57,6 +61,9 @@ func (r *rules) clear() {
 
 // answer gives what a call answers with instead of being made; nothing where it hangs up.
 func (r *rule) answer(call *simulator.Method) soap.HasFault {
+	if r.Forgotten {
+		return taskBody(call.Name, types.ManagedObjectReference{Type: "Task", Value: "task-forgotten"})
+	}
 	if r.Fault == "" {
 		return nil
 	}

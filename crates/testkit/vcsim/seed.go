@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"strings"
 
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/types"
@@ -40,6 +41,8 @@ type seedNic struct {
 	MAC     string `json:"mac"`
 	Model   string `json:"model"`
 	Network string `json:"network"`
+	// What its guest says that it has there, when VMware Tools run.
+	Addresses []string `json:"addresses"`
 }
 
 // plant makes a VM with its disks filled.
@@ -65,6 +68,10 @@ func (s *server) plant(wanted *seed) (string, error) {
 		}
 	}
 	s.world.tools[vm.Self] = wanted.Tools
+	s.world.addresses[vm.Self] = map[string][]string{}
+	for _, nic := range wanted.Nics {
+		s.world.addresses[vm.Self][strings.ToLower(nic.MAC)] = nic.Addresses
+	}
 	s.showTools(vm, false)
 	if wanted.On {
 		if refused := s.start(vm); refused != nil {

@@ -64,6 +64,15 @@ func (s *server) end(key string) {
 	}
 }
 
+// endAll ends all sessions, and says how many there were.
+func (s *server) endAll() int {
+	keys := s.sessions.all()
+	for _, key := range keys {
+		s.end(key)
+	}
+	return len(keys)
+}
+
 // calls are the names of what was called, in order.
 type calls struct {
 	sync.Mutex

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/soap"
@@ -25,6 +26,9 @@ type transferFaults struct {
 	cuts      []int64
 	elsewhere string
 	corrupt   int
+	omitted   int
+	refused   int
+	back      time.Time
 }
 
 var errCut = errors.New("cut")
@@ -47,6 +51,13 @@ func (f *transferFaults) host() string {
 	return f.elsewhere
 }
 
+// isAway says whether the server is being restarted.
+func (f *transferFaults) isAway() bool {
+	f.Lock()
+	defer f.Unlock()
+	return time.Now().Before(f.back)
+}
+
 // spoil says whether the checksum of this transfer is to be wrong.
 func (f *transferFaults) spoil() bool {
 	f.Lock()
@@ -56,6 +67,25 @@ func (f *transferFaults) spoil() bool {
 	}
 	f.corrupt--
 	return true
+}
+
+// omit says whether this transfer is to be missing in the manifest.
+func (f *transferFaults) omit() bool {
+	f.Lock()
+	defer f.Unlock()
+	if f.omitted == 0 {
+		return false
+	}
+	f.omitted--
+	return true
+}
+
+// refusal takes the status that the next transfer is answered with; 0 is none.
+func (f *transferFaults) refusal() (status int) {
+	f.Lock()
+	defer f.Unlock()
+	status, f.refused = f.refused, 0
+	return status
 }
 
 // limited cuts after so many bytes.
@@ -80,6 +110,10 @@ func (l *limited) Read(into []byte) (int, error) {
 }
 
 func (s *server) serveTransfer(w http.ResponseWriter, r *http.Request) {
+	if status := s.faults.refusal(); status != 0 {
+		w.WriteHeader(status)
+		return
+	}
 	parts := strings.Split(strings.TrimPrefix(r.URL.Path, "/nfc/"), "/")
 	lease := s.leases.get(parts[0])
 	if lease == nil || len(parts) != 2 {
@@ -104,7 +138,7 @@ func (s *server) serveTransfer(w http.ResponseWriter, r *http.Request) {
 	if err == nil && s.faults.spoil() {
 		moved.sha1, moved.sha256 = strings.Repeat("0", 40), strings.Repeat("0", 64)
 	}
-	if err == nil {
+	if err == nil && !s.faults.omit() {
 		disk.sums = moved
 	}
 }
@@ -145,6 +179,13 @@ func (s *server) receive(l *lease, disk *leased, w http.ResponseWriter, r *http.
 	if r.ContentLength < 0 {
 		http.Error(w, "a length is required", http.StatusLengthRequired)
 		return nil, errors.New("no length")
+	}
+	if s.frugal {
+		sum, err := s.keepStream(r)
+		if err != nil {
+			hangUp(w)
+		}
+		return sum, err
 	}
 	staged, err := ioutil.TempFile(s.work, "upload-")
 	if err != nil {

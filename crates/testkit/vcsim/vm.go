@@ -146,6 +146,7 @@ func (s *server) remove(ref types.ManagedObjectReference) soap.HasFault {
 		os.RemoveAll(s.keep(snapshot.Snapshot))
 	}
 	delete(s.world.tools, ref)
+	delete(s.world.addresses, ref)
 	return nil
 }
 

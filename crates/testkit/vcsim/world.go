@@ -21,8 +21,12 @@ type world struct {
 	session string
 	// VMs whose guest runs VMware Tools while it is on.
 	tools map[types.ManagedObjectReference]bool
+	// Addresses that such a guest has, by the MAC address of the interface.
+	addresses map[types.ManagedObjectReference]map[string][]string
 	// What datastores hold at most, in bytes, by name.
 	capacity map[string]int64
+	// The configurations of VMs that show none.
+	hidden map[types.ManagedObjectReference]*types.VirtualMachineConfigInfo
 }
 
 // roomy is the size of a datastore of which nothing else was said: 1 TiB.
@@ -30,7 +34,9 @@ const roomy = 1 << 40
 
 func (w *world) init() {
 	w.tools = map[types.ManagedObjectReference]bool{}
+	w.addresses = map[types.ManagedObjectReference]map[string][]string{}
 	w.capacity = map[string]int64{}
+	w.hidden = map[types.ManagedObjectReference]*types.VirtualMachineConfigInfo{}
 }
 
 func datastores() map[string]*simulator.Datastore {

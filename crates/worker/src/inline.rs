@@ -204,5 +204,6 @@ fn error(action: &'static str, job: &JobId, detail: &str) -> ExecutorError {
         action,
         job: job.clone(),
         detail: detail.to_owned(),
+        passes: false,
     }
 }

@@ -70,7 +70,7 @@ async fn secret(
     found.map(Some).ok_or_else(|| gone(&format!("Secret {key}")))
 }
 
-/// It was there when the migration was validated.
+/// It was there when the migration was validated, and may be applied again.
 fn gone(object: &str) -> JobFailure {
-    failure(FailureKind::Permanent, format!("cannot find {object}; apply it again"))
+    failure(FailureKind::Retryable, format!("cannot find {object}; apply it again"))
 }

@@ -209,6 +209,7 @@ impl Run<'_> {
             }
             None => self.import_disk(host, disk, target, progress, &share).await?,
         };
+        let readback = readback && host.reads_back(&target.volume);
         if readback {
             self.read_back(host, disk, target, &report, progress).await?;
         }

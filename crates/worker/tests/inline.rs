@@ -97,6 +97,29 @@ async fn two_disks_go_there_and_arrive() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_volume_that_gives_its_bytes_is_read_back() {
+    let files = Files::new(3 * MIB);
+    let executor = InlineExecutor::new(files.connector(), files.store());
+    let export = job(3 * MIB);
+    executor.start(&export).await.unwrap();
+    let exported = end(&executor, &export.id).await;
+    let mut counts = Vec::new();
+    for (id, readback, is_sealed) in [("1", false, false), ("2", true, false), ("3", true, true)] {
+        if is_sealed {
+            files.seal_second_volume();
+        }
+        let mut import = import_after(&export, &exported, readback);
+        import.id = JobId(format!("import-{id}"));
+        let before = files.reads();
+        executor.start(&import).await.unwrap();
+        assert!(matches!(end(&executor, &import.id).await, JobState::Succeeded(_)));
+        counts.push(files.reads() - before);
+    }
+    assert_eq!(counts[0], 0);
+    assert!(counts[2] > 0 && counts[2] < counts[1], "{counts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_that_is_called_off_moves_nothing_more_and_can_go_on() {
     let files = Files::new(24 * MIB);
     files.slow(Duration::from_millis(3));
@@ -158,7 +181,8 @@ async fn failures_say_what_they_mean_for_the_migration() {
     };
     provider.name = "nobody".to_owned();
     let failure = attempt(&unknown).await;
-    assert_eq!(failure.kind, FailureKind::Permanent);
+    // It was validated, so it may come back.
+    assert_eq!(failure.kind, FailureKind::Retryable);
     assert!(failure.message.contains("Provider ns/nobody"), "{failure:?}");
 
     // A failed job is started anew under the same id.

@@ -1,5 +1,6 @@
 //! A VM on its way from one hypervisor to another.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -76,11 +77,7 @@ impl Journey {
     pub fn arrived(&self, outcome: &Outcome) -> Found {
         outcome.ready();
         let found = self.to.found(ARRIVED);
-        let disks = self.to.disks(ARRIVED);
-        assert_eq!(disks.len(), self.images.len());
-        for ((image, format), (arrived, arrived_format)) in self.images.iter().zip(&disks) {
-            image::assert_same(image, *format, arrived, *arrived_format);
-        }
+        self.assert_same(0..self.images.len());
         let names = self.to.names(ARRIVED);
         self.assert_left(&names);
         let said = [outcome.text.clone()].into_iter().chain(self.ferry.saved());
@@ -91,6 +88,18 @@ impl Journey {
             }
         }
         found
+    }
+
+    /// Asserts that all disks arrived, and that these hold what the source's were made of.
+    #[track_caller]
+    pub fn assert_same(&self, which: Range<usize>) {
+        let disks = self.to.disks(ARRIVED);
+        assert_eq!(disks.len(), self.images.len());
+        for ((image, format), (arrived, arrived_format)) in
+            self.images.iter().zip(&disks).skip(which.start).take(which.len())
+        {
+            image::assert_same(image, *format, arrived, *arrived_format);
+        }
     }
 
     /// Asserts that nothing came or went but what has one of these names at the target.

@@ -11,3 +11,4 @@ mod round;
 mod side;
 mod support;
 mod trouble;
+mod validate;

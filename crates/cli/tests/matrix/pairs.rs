@@ -15,10 +15,11 @@ fn crosses(from: Kind, to: Kind, place: Place) {
     let expected = journey.from.found(crate::journey::VM);
     assert_eq!(found, expected);
     assert_eq!(found.macs, [MAC]);
+    assert_eq!(journey.from.sessions() + journey.to.sessions(), 0, "it did not log out");
     let record = journey.record();
     assert_eq!(record.status("retryAttempts"), "");
     let url = record.status("intermediateStorageURL");
-    let staged = if [from, to].iter().any(|kind| matches!(kind, Kind::Vsphere | Kind::Esxi)) {
+    let staged = if from.is_vsphere() || to.is_vsphere() {
         ".vmdk"
     } else {
         ".qcow2"
@@ -64,13 +65,22 @@ fn heeds_hints(from: Kind, to: Kind, place: Place) {
 
 /// A VM that runs crosses as of one instant. It is not asked to do anything there, and goes on here.
 #[track_caller]
-fn runs_on(from: Kind, to: Kind, place: Place) {
-    let journey = Journey::of(from, to, place, 1, true);
+fn runs_on(from: Kind, to: Kind) {
+    // One disk or three, over one storage or another.
+    let (place, disks) = if [from, to].contains(&Kind::Esxi) {
+        (Place::apache(), 3)
+    } else {
+        (Place::s3(), 1)
+    };
+    let journey = Journey::of(from, to, place, disks, true);
     let mut crossing = journey.crossing();
     crossing.vm = Some(json!({ "providerRef": { "name": "a" }, "powerState": "Off" }));
     journey.run(&crossing).ready();
     assert!(journey.from.found(crate::journey::VM).running);
     journey.assert_left(&journey.to.names(ARRIVED));
+    // A guest counts on its first two disks, where it is a real one.
+    let untouched = if from.is_vsphere() { 0 } else { 2 };
+    journey.assert_same(untouched.min(disks)..disks);
 }
 
 macro_rules! pairs {
@@ -100,7 +110,7 @@ macro_rules! pairs {
 
             #[test]
             fn running() {
-                runs_on(Kind::$from, Kind::$to, Place::s3());
+                runs_on(Kind::$from, Kind::$to);
             }
         })*
     };

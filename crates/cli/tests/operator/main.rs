@@ -6,8 +6,11 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is how to fail")]
 
+mod example;
+mod replicas;
 mod support;
 mod unlike;
+mod upkeep;
 mod workers;
 
 // Not all that can be seen of a hypervisor is looked at here.

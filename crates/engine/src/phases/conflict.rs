@@ -1,6 +1,8 @@
-//! No two migrations of one VM, or to one name: the older one goes on, the younger one says which it is in conflict with.
+//! No two migrations of one VM, or to one name: one that has begun goes on, of two that have not the older one; the other says
+//! which it is in conflict with.
 
-use vmferry_api::{Key, Phase, VMMigration, VMMigrationSpec, VirtualMachine};
+use vmferry_api::names::condition;
+use vmferry_api::{Key, Phase, VMMigration, VMMigrationSpec, VMMigrationStatus, VirtualMachine};
 
 use super::pending::is_older;
 use crate::failure::{Failure, Trouble};
@@ -9,7 +11,8 @@ use crate::port::FailureKind;
 use crate::run::Run;
 use crate::world::provider_key;
 
-/// Fails where an older migration of the same source VM, or to the same target VM, has not come to its end.
+/// Fails where another migration of the same source VM, or to the same target VM, has not come to its end, and has begun to act
+/// or is older. A younger one may have begun: it was looked at when this one was not known, or was to be another.
 pub(super) async fn check(run: &Run) -> Result<(), Trouble> {
     let Some(started) = &run.status.start_time else {
         return Err(Failure::bug("status.startTime is not set").into());
@@ -22,7 +25,8 @@ pub(super) async fn check(run: &Run) -> Result<(), Trouble> {
             continue;
         };
         let older = is_older((other_started, &other_key), (started, &run.key));
-        if other_key == run.key || status.completion_time.is_some() || !older {
+        let acts = has_begun(&status);
+        if other_key == run.key || status.completion_time.is_some() || !(older || acts) {
             continue;
         }
         let spec = other.effective_spec();
@@ -39,6 +43,12 @@ pub(super) async fn check(run: &Run) -> Result<(), Trouble> {
         }
     }
     Ok(())
+}
+
+/// Whether a migration may have made something: it was validated.
+fn has_begun(status: &VMMigrationStatus) -> bool {
+    let validated = status.conditions.iter().find(|each| each.type_ == condition::VALIDATED);
+    validated.is_some_and(|each| each.status == "True")
 }
 
 /// What makes two VirtualMachine resources the same VM: one provider, one id there.

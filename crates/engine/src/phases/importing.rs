@@ -1,9 +1,11 @@
 //! Importing: a volume for each disk, then the executor streams the staged objects into them; here they are only watched.
 
+use std::fmt::Write as _;
+
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use vmferry_api::DiskStatus;
-use vmferry_api::names::event;
+use vmferry_api::names::{condition, event};
 use vmferry_provider::VolumeId;
 
 use crate::cleanup;
@@ -40,7 +42,9 @@ pub(crate) fn act(run: &mut Run) -> BoxFuture<'_, Result<Outcome, Trouble>> {
             JobState::Absent => {
                 let target = run.target().await?;
                 let job = job(run, id, &target)?;
-                run.ports.executor.start(&job).await?;
+                if let Some(wait) = transfer::start(run, &job, condition::IMPORTED).await? {
+                    return Ok(Outcome::Wait(wait));
+                }
                 run.status.message = Some("Download started".to_owned());
                 Ok(Outcome::Wait(run.config.poll))
             }
@@ -50,8 +54,13 @@ pub(crate) fn act(run: &mut Run) -> BoxFuture<'_, Result<Outcome, Trouble>> {
                 Ok(Outcome::Progress)
             }
             JobState::Succeeded(reports) => {
-                let unread = run.config.readback && !run.target().await?.host.reads_back();
-                succeeded(run, &reports, unread)
+                let unread = if run.config.readback {
+                    let target = run.target().await?;
+                    unread_disks(run, &target)
+                } else {
+                    Vec::new()
+                };
+                succeeded(run, &reports, &unread)
             }
             JobState::Failed(failure) => {
                 // It has ended; this makes the executor forget it.
@@ -103,7 +112,7 @@ fn job(run: &Run, id: JobId, target: &Target) -> Result<Job, Failure> {
         owner: run.owner.clone(),
         direction: Direction::Import {
             provider: target.key.clone(),
-            readback: run.config.readback && target.host.reads_back(),
+            readback: run.config.readback,
         },
         storage: run.storage(),
         bandwidth_limit: run.bandwidth_limit()?,
@@ -111,8 +120,18 @@ fn job(run: &Run, id: JobId, target: &Target) -> Result<Job, Failure> {
     })
 }
 
+/// The disks whose volumes cannot be read back.
+fn unread_disks(run: &Run, target: &Target) -> Vec<String> {
+    let cannot = |disk: &&DiskStatus| {
+        let volume = disk.target_volume.clone().map(VolumeId);
+        volume.is_none_or(|volume| !target.host.reads_back(&volume))
+    };
+    let disks = run.status.disks.iter().filter(cannot);
+    disks.map(|disk| disk.name.clone()).collect()
+}
+
 /// The import took the content digest again: it must be the one that the export took at the source.
-fn succeeded(run: &mut Run, reports: &[DiskReport], unread: bool) -> Result<Outcome, Trouble> {
+fn succeeded(run: &mut Run, reports: &[DiskReport], unread: &[String]) -> Result<Outcome, Trouble> {
     transfer::check_count(run, reports)?;
     for (disk, report) in run.status.disks.iter().zip(reports) {
         if disk.content_digest.as_ref() != Some(&report.content_digest) {
@@ -135,8 +154,12 @@ fn succeeded(run: &mut Run, reports: &[DiskReport], unread: bool) -> Result<Outc
     } else {
         String::new()
     };
-    if unread {
-        how.push_str("; not read back: the target gives no bytes of a volume");
+    if !unread.is_empty() {
+        let _ = write!(
+            how,
+            "; not read back, since the target does not give their bytes: {}",
+            unread.join(", ")
+        );
     }
     let text = format!("Download completed ({}{how})", text::size(total));
     run.tell(event::IMPORT_COMPLETED, text.clone());

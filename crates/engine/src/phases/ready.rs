@@ -20,8 +20,9 @@ use super::validating_target::wanted;
 use crate::cleanup;
 use crate::failure::{Failure, Trouble};
 use crate::plan;
+use crate::port::FailureKind;
 use crate::run::{Outcome, Run};
-use crate::world::{Target, provider_key};
+use crate::world::{Source, Target, provider_key};
 
 /// Labels that the target VirtualMachine gets from the migration.
 const LABELS: [&str; 3] = [LABEL_TYPE, LABEL_SOURCE_PROVIDER, LABEL_TARGET_PROVIDER];
@@ -46,8 +47,11 @@ pub(crate) fn act(run: &mut Run) -> BoxFuture<'_, Result<Outcome, Trouble>> {
                 }
                 Ok(completed(run))
             }
+            // The policy may have been changed since.
+            Some(SOURCE) if !run.spec().cleanup_policy.delete_source => Ok(completed(run)),
             Some(SOURCE) => {
                 let source = run.source().await?;
+                check_disks(run, &source).await?;
                 let deleted = source.host.delete_source(&source.selector).await;
                 deleted.map_err(|fault| Failure::source(&fault))?;
                 Ok(completed(run))
@@ -59,6 +63,29 @@ pub(crate) fn act(run: &mut Run) -> BoxFuture<'_, Result<Outcome, Trouble>> {
         }
     }
     .boxed()
+}
+
+/// A disk that came to the source after its export is nowhere else. Fewer disks are none that would be lost; no VM at all is one
+/// whose deletion came to its end before it was recorded.
+async fn check_disks(run: &Run, source: &Source) -> Result<(), Failure> {
+    let vm = match source.host.find_vm(&source.selector).await {
+        Err(fault) if fault.kind() == vmferry_provider::Kind::NotFound => return Ok(()),
+        found => found.map_err(|fault| Failure::source(&fault))?,
+    };
+    let exported = |name: &String| run.status.disks.iter().any(|disk| disk.name == *name);
+    let mut names: Vec<_> = vm.hardware.disks.into_iter().map(|disk| disk.name).collect();
+    names.retain(|name| !exported(name));
+    if names.is_empty() {
+        return Ok(());
+    }
+    let text = format!(
+        "cannot delete VM {} on {}: it has disks that were not there when it was exported: {}; take them from it, or set \
+         spec.cleanupPolicy.deleteSource to false and keep it",
+        vm.name,
+        source.host.describe(),
+        names.join(", ")
+    );
+    Err(Failure::new(FailureKind::Retryable, "SourceChanged", text))
 }
 
 fn next(run: &mut Run, reason: &str, text: &str) -> Outcome {
@@ -80,7 +107,14 @@ async fn declare(run: &mut Run) -> Result<(), Trouble> {
     let target = run.target().await?;
     let power = wanted(run, &run.source().await?).await?;
     let store = run.ports.store.clone();
-    if !store.create_virtual_machine(&resource(run, &target, power)).await? {
+    let declared = match store.create_virtual_machine(&resource(run, &target, power)).await {
+        // Such as a namespace that is not there: the user is to know.
+        Err(error) if !error.conflict => {
+            return Err(Failure::new(FailureKind::Retryable, "DeclarationFailed", error.to_string()).into());
+        }
+        declared => declared?,
+    };
+    if !declared {
         let found = store.virtual_machine(&key).await?;
         if found.is_none_or(|vm| provider_key(&key, &vm) != target.key) {
             // Of that name, but of another VM: most often the source's own. It is not ours to refer to.

@@ -25,7 +25,9 @@ pub(crate) fn act(run: &mut Run) -> BoxFuture<'_, Result<Outcome, Trouble>> {
         match state {
             JobState::Absent => {
                 let job = job(run, id).await?;
-                run.ports.executor.start(&job).await?;
+                if let Some(wait) = transfer::start(run, &job, condition::TRANSFERRING).await? {
+                    return Ok(Outcome::Wait(wait));
+                }
                 run.condition(condition::TRANSFERRING, true, "UploadInProgress", "Upload started");
                 run.status.message = Some("Upload started".to_owned());
                 Ok(Outcome::Wait(run.config.poll))

@@ -66,6 +66,7 @@ fn all(run: &mut Run) -> BoxFuture<'_, Result<Outcome, Trouble>> {
         check_target(run, &target, &vm).await?;
         let notes = staging.check(0).await.map_err(|fault| Failure::staging(&fault))?;
 
+        run.settle_storage(&target);
         run.status.source_vm_id = Some(vm.id.0);
         run.status.source_power_state = Some(match vm.power {
             PowerState::On => SourcePower::On,
@@ -145,10 +146,11 @@ async fn check_target(run: &Run, target: &Target, vm: &Vm) -> Result<(), Trouble
         return Err(Failure::permanent("UnsupportedFormat", text).into());
     }
     let capacities: Vec<_> = vm.hardware.disks.iter().map(|disk| disk.capacity).collect();
+    let storage = plan::storage(spec, target);
     let mut plan = TargetPlan {
         name: spec.target_name.clone(),
-        storage: plan::storage(spec, target),
-        disks: plan::volumes(spec, target, &capacities),
+        disks: plan::volumes(spec, target, storage.as_ref(), &capacities),
+        storage,
         attachments: hardware.nics.into_iter().map(|nic| nic.attachment).collect(),
     };
     let Err(fault) = target.host.check_target(&plan, &run.owner).await else {

@@ -152,3 +152,20 @@ fn a_declared_vm_that_is_another_is_not_referred_to() {
     let status = drive.status(&key);
     assert_eq!((status.phase, status.target_vm_ref), (Phase::Ready, None));
 }
+
+#[test]
+fn what_cannot_be_read_back_is_told() {
+    for readback in [false, true] {
+        let mut drive = drive();
+        drive.config.readback = readback;
+        drive.restart();
+        let key = drive.add(|_| {});
+        assert_eq!(drive.run(&key), End::Ready);
+        let state = drive.world.state();
+        let told = state.events.iter().find(|event| event.reason == "ImportCompleted");
+        let told = &told.unwrap().message;
+        let second = state.migrations[&key].status.as_ref().unwrap().disks[1].name.clone();
+        assert_eq!(told.contains("not read back"), readback, "{told}");
+        assert!(!readback || told.contains(&format!("bytes: {second})")), "{told}");
+    }
+}

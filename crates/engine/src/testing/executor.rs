@@ -130,7 +130,9 @@ impl State {
         if parts.iter().any(|each| each != frozen) {
             self.violation(format!("{key} mixes frozen states: {parts:?}"));
         }
-        self.notes.insert(key.clone(), frozen.to_owned());
+        let sealed = (parts.len() == PARTS).then_some(frozen);
+        let note = serde_json::json!({"owner": job.owner.uid, "sealed": sealed});
+        self.notes.insert(key.clone(), note.to_string());
         if !self.moved.insert((key.clone(), part, frozen.to_owned())) {
             self.violation(format!("part {part} of {key} was moved again"));
         }
@@ -212,6 +214,14 @@ impl Executor for World {
             if job.disks.iter().any(|disk| is_foreign(disk.object.as_str())) {
                 state.violation(format!("{} touches a foreign object", job.id));
             }
+            if state.busy {
+                let detail = "the API server is busy".to_owned();
+                return Err(ExecutorError {
+                    detail,
+                    passes: true,
+                    ..error("start", &job.id)
+                });
+            }
             state.jobs.entry(job.id.0.clone()).or_insert_with(|| FakeJob {
                 job: job.clone(),
                 done: 0,
@@ -242,5 +252,6 @@ fn error(action: &'static str, job: &JobId) -> ExecutorError {
         action,
         job: job.clone(),
         detail: "planned".to_owned(),
+        passes: false,
     }
 }

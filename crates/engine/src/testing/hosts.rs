@@ -30,7 +30,8 @@ fn fault<T>(kind: Kind, action: &'static str, object: impl Into<String>) -> Resu
 }
 
 pub(crate) fn volume_id(spec: &VolumeSpec, owner: &Owner) -> String {
-    format!("default/{}-{}-{}", spec.vm_name, spec.index, owner.tag())
+    let pool = spec.storage.as_deref().unwrap_or("default");
+    format!("{pool}/{}-{}-{}", spec.vm_name, spec.index, owner.tag())
 }
 
 impl Host {
@@ -212,7 +213,11 @@ impl TargetHost for Host {
 
     async fn check_target(&self, plan: &TargetPlan, owner: &Owner) -> Result<(), Error> {
         let check = |state: &mut State| {
-            if plan.storage.as_deref().is_some_and(|pool| pool != "default") {
+            if plan
+                .storage
+                .as_deref()
+                .is_some_and(|pool| !["default", "ssd"].contains(&pool))
+            {
                 return fault(Kind::NotFound, "find", "pool");
             }
             if plan
@@ -257,6 +262,11 @@ impl TargetHost for Host {
         _: Option<vmferry_block::Digest>,
     ) -> Result<Arc<dyn DiskSink>, Error> {
         unreachable!("the engine moves no bytes")
+    }
+
+    fn reads_back(&self, volume: &VolumeId) -> bool {
+        // That of a second disk does not give its bytes.
+        !volume.0.contains("-1-")
     }
 
     async fn open_volume(&self, _: &VolumeId, _: ImageFormat) -> Result<Arc<dyn DiskSource>, Error> {

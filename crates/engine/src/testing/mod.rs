@@ -14,6 +14,7 @@ mod arrival;
 mod bad_input;
 mod faults;
 mod limits;
+mod midway;
 mod requests;
 mod scenarios;
 mod spec_changes;

@@ -78,8 +78,13 @@ impl StagingStore for Staging {
             .await
     }
 
-    async fn head(&self, _: &ObjectKey) -> Result<Option<ObjectMeta>, Error> {
-        unreachable!("the engine moves no bytes")
+    async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, Error> {
+        let meta = || ObjectMeta {
+            len: 1,
+            version: "1".to_owned(),
+        };
+        let head = |state: &mut State| Ok(state.objects.contains_key(key.as_str()).then(meta));
+        self.0.call("staging.head", fault, head).await
     }
 
     async fn read(&self, _: &ObjectKey, _: &str, _: u64, _: Vec<Buf>) -> Result<Vec<Buf>, Error> {
@@ -102,8 +107,9 @@ impl StagingStore for Staging {
         unreachable!("the engine moves no bytes")
     }
 
-    async fn note(&self, _: &ObjectKey) -> Result<Option<String>, Error> {
-        unreachable!("the note is the mover's")
+    async fn note(&self, key: &ObjectKey) -> Result<Option<String>, Error> {
+        let note = |state: &mut State| Ok(state.notes.get(key.as_str()).cloned());
+        self.0.call("staging.note", fault, note).await
     }
 
     async fn put_note(&self, _: &ObjectKey, _: &str) -> Result<(), Error> {

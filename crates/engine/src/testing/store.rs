@@ -115,6 +115,12 @@ impl Store for World {
             vm.metadata.name.clone().unwrap(),
         );
         let create = |state: &mut State| {
+            if state.no_namespace {
+                return Err(StoreError {
+                    detail: format!("namespaces {:?} not found", key.namespace),
+                    ..error("create", &key)
+                });
+            }
             let new = !state.vms.contains_key(&key);
             state.vms.entry(key.clone()).or_insert_with(|| vm.clone());
             Ok(new)

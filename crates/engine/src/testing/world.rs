@@ -116,6 +116,10 @@ pub(crate) struct State {
     pub wrong_bytes: bool,
     /// Whether the jobs stand still.
     pub paused: bool,
+    /// Whether whoever is to start jobs has no time for it.
+    pub busy: bool,
+    /// Whether the namespace of the target's VirtualMachine is not there.
+    pub no_namespace: bool,
 }
 
 impl State {
@@ -196,6 +200,8 @@ impl World {
             jobs: BTreeMap::new(),
             wrong_bytes: false,
             paused: false,
+            busy: false,
+            no_namespace: false,
         };
         state.seed();
         Self(Arc::new(Mutex::new(state)))

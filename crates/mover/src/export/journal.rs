@@ -13,7 +13,7 @@ use crate::{Error, ExportSpec, Kind, Report};
 /// The version of the form below.
 const VERSION: u32 = 2;
 
-/// What is written down.
+/// What is written down. By `owner` and `sealed`, [`vmferry_staging::discard`] knows whose the object beside it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Journal {

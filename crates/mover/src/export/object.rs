@@ -61,29 +61,32 @@ impl Object<'_> {
         };
         if let Some(head) = head {
             // The object is ours if it has the version that was recorded. A crash between the naming and the record leaves
-            // a seal without version and an upload that is gone.
+            // a seal without version.
             let seal = journal.sealed.clone().filter(|seal| head.len == seal.len);
-            let ours = match seal.as_ref().map(|seal| &seal.version) {
-                Some(Some(version)) => *version == head.version,
-                Some(None) => self.is_gone(&journal).await?,
-                None => false,
+            let version = match &seal {
+                Some(seal) if seal.version.is_some() => seal.version.clone().filter(|version| *version == head.version),
+                Some(seal) => self.named(&journal, seal, head.version).await?,
+                None => None,
             };
             return match seal {
-                Some(mut seal) if ours && journal.is_of(&fresh) => {
-                    seal.version = Some(head.version);
+                Some(mut seal) if version.is_some() && journal.is_of(&fresh) => {
+                    seal.version = version;
                     journal.sealed = Some(seal.clone());
                     journal.save(self.store, key).await?;
                     Ok(Start::Done(Journal::report(&seal)))
                 }
-                Some(_) if ours => {
+                Some(_) if version.is_some() => {
                     // Ours, and of another point in time.
                     self.store.delete(key).await.map_err(staging("delete", &self.name))?;
                     self.begin(fresh).await
                 }
-                _ => Err(taken(
-                    &self.name,
-                    "it is not the one that the journal beside it tells of",
-                )),
+                _ => {
+                    self.disown(&mut journal).await?;
+                    Err(taken(
+                        &self.name,
+                        "it is not the one that the journal beside it tells of",
+                    ))
+                }
             };
         }
         if !self.resumable || !journal.is_of(&fresh) {
@@ -92,10 +95,34 @@ impl Object<'_> {
         self.go_on(journal, fresh).await
     }
 
-    async fn is_gone(&self, journal: &Journal) -> Result<bool, Error> {
-        let Some(id) = &journal.upload else { return Ok(false) };
-        let parts = self.store.parts(&self.spec.object, id).await;
-        Ok(parts.map_err(staging("look up", &self.name))? == Uploaded::Gone)
+    /// The version of the object, which is there, if it is what a sealed upload became: one that is gone became it. One that
+    /// is still there may have given it its name and not got to its own end. The store knows what came from an upload, so
+    /// completing it once more tells.
+    async fn named(&self, journal: &Journal, seal: &Seal, there: String) -> Result<Option<String>, Error> {
+        let Some(id) = &journal.upload else { return Ok(None) };
+        let key = &self.spec.object;
+        let listed = self.store.parts(key, id).await;
+        let parts: Vec<Part> = match listed.map_err(staging("look up", &self.name))? {
+            Uploaded::Gone => return Ok(Some(there)),
+            Uploaded::Unlisted => journal.arrived().into_values().collect(),
+            Uploaded::Parts(listed) => listed,
+        };
+        if parts.len() as u64 != seal.len.div_ceil(journal.part_size) {
+            return Ok(None);
+        }
+        match self.store.complete(key, id, seal.len, &parts).await {
+            Ok(meta) => Ok(Some(meta.version)),
+            Err(error) if error.kind() == vmferry_staging::Kind::NameTaken => Ok(None),
+            Err(error) => Err(staging("complete", &self.name)(error)),
+        }
+    }
+
+    /// The object that is there is another's: the journal does not vouch for it any more, so that whoever tidies up leaves it.
+    async fn disown(&self, journal: &mut Journal) -> Result<(), Error> {
+        match journal.sealed.take() {
+            Some(_) => journal.save(self.store, &self.spec.object).await,
+            None => Ok(()),
+        }
     }
 
     /// Goes on with the upload of the journal, if it is still there and its parts are those of our plan.
@@ -170,7 +197,13 @@ impl Object<'_> {
             let completed = self.store.complete(&self.spec.object, id, len, parts).await;
             completed.map_err(staging("complete", &self.name))
         });
-        let meta = completed.await?;
+        let meta = match completed.await {
+            Err(error) if error.kind() == Kind::Staging(vmferry_staging::Kind::NameTaken) => {
+                self.disown(&mut journal).await?;
+                return Err(error);
+            }
+            completed => completed?,
+        };
         seal.version = Some(meta.version);
         let seal = seal.clone();
         journal.save(self.store, &self.spec.object).await?;

@@ -175,10 +175,11 @@ impl Pass<'_> {
         let name = Name {
             object: object.name.clone(),
             damaged,
+            unfit,
         };
         let unpacked = Pool::new(CHUNK as usize, 2 * lanes::count() + 4);
         let out = Out::File(parts.clone());
-        let threads = Unpacking::start(hashes, Decoder::new(name), out, self.capacity, &unpacked)?;
+        let threads = Unpacking::start(hashes, Decoder::new(name, self.capacity), out, self.capacity, &unpacked)?;
         let Unpacking { chunks, hashed, end } = threads;
         let mut upload = Upload::new(to, self.progress, found.journal, found.arrived);
         let feed = self.feed(stream, chunks, &parts);
@@ -266,4 +267,14 @@ fn damaged(object: &str) -> Error {
         "read the disk for",
         object,
     )
+}
+
+/// What the hypervisor sends is whole, and nothing that can be staged.
+fn unfit(object: &str) -> Error {
+    Error::new(
+        Kind::Source(vmferry_provider::Kind::Unsupported),
+        "read the disk for",
+        object,
+    )
+    .remedy("if the disk's size is no whole number of MiB, enlarge it to one; otherwise copy it with the hypervisor's own tools")
 }

@@ -6,6 +6,8 @@
 mod content;
 mod journal;
 mod note;
+mod pass;
+mod place;
 mod relay;
 mod staged;
 mod write;
@@ -18,18 +20,16 @@ use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use vmferry_block::{AllocationMap, Buf, ContentDigest, Digest, ObjectHash, Pool};
+use vmferry_block::{AllocationMap, Digest};
 use vmferry_image::{ImageFormat, Layout};
 use vmferry_provider::DiskSink;
 use vmferry_staging::{ObjectKey, ObjectMeta, StagingStore};
 
-use crate::chunk::{CHUNK, Chunk, cut, feed};
 use crate::error::{self, staging};
-use crate::hasher::{Hashed, Hasher, Hashes, States, Vmdk};
-use crate::lanes;
+use crate::hasher::Hashed;
 use crate::patience::Patience;
 use crate::progress::Progress;
-use crate::unpack::{Decoder, Name, Out, Parts, Unpacking};
+use crate::unpack::Name;
 use crate::{Error, Kind, Report};
 use content::Content;
 use journal::{Journal, What};
@@ -37,14 +37,9 @@ use note::Notes;
 use relay::Relay;
 use write::Writer;
 
-/// Bytes that are asked for at once: a request costs much, wherever the store is.
-const RANGE: u64 = 4 << 20;
-/// The least memory that an import can do with, and the most that it has a use for.
-const LEAST: u64 = 24 << 20;
-const MOST: u64 = 48 << 20;
 /// How long nothing may move.
 const STALL: Duration = Duration::from_mins(1);
-/// How long the target may take to make the volume durable.
+/// How long the target may take to make the volume durable, beside the time at 16 MiB/s: some copy all of it once more.
 const CLOSING: Duration = Duration::from_mins(15);
 
 /// What is imported, and into what.
@@ -147,32 +142,6 @@ impl Default for Tuning {
             note: 256 << 20,
             mark: 8 << 20,
         }
-    }
-}
-
-/// How far an import is: both hashes and the volume are at the same place.
-struct Place {
-    hashes: Hashes,
-    /// Where a VMDK is decoded.
-    decoder: Option<Decoder>,
-    /// Everything before this byte of the volume's file was written, or reads as zeros.
-    written: u64,
-}
-
-impl Place {
-    /// Up to which byte the object was read.
-    fn read(&self) -> u64 {
-        self.hashes.read()
-    }
-
-    /// The place written down.
-    fn states(&self) -> Option<States> {
-        let states = self.hashes.states()?;
-        let vmdk = self
-            .decoder
-            .as_ref()
-            .map(|decoder| decoder.save(self.hashes.content.position()));
-        Some(States { vmdk, ..states })
     }
 }
 
@@ -310,7 +279,8 @@ impl Import {
                 let finished = sink.finish(self.target_len()).await;
                 finished.map_err(|error| error::target(error, "the volume"))
             };
-            tokio::time::timeout(CLOSING, finished)
+            let limit = CLOSING + Duration::from_secs(self.target_len() >> 24);
+            tokio::time::timeout(limit, finished)
                 .await
                 .map_err(|_| Error::new(Kind::Stalled, "close", "the volume").detail("the target does not answer"))??;
         }
@@ -349,228 +319,13 @@ impl Import {
         Name {
             object,
             damaged: corrupt,
+            unfit: corrupt,
         }
     }
 
     fn patience(&self) -> Patience {
         let (tries, first) = self.tuning.patience;
         Patience::new(tries, first)
-    }
-
-    /// Where to begin.
-    async fn place(&self) -> Result<Place, Error> {
-        match self.journal.as_ref().and_then(|journal| self.restore(journal)) {
-            Some((mut place, until)) => {
-                self.catch_up(&mut place.hashes, until).await?;
-                Ok(place)
-            }
-            None => Ok(Place {
-                hashes: Hashes {
-                    object: Some(ObjectHash::default()),
-                    content: ContentDigest::new(self.spec.capacity),
-                },
-                decoder: matches!(self.content, Content::Packed(_)).then(|| Decoder::new(self.name())),
-                written: 0,
-            }),
-        }
-    }
-
-    /// The place of a journal, and up to which byte of the disk its content came, where that was packed.
-    fn restore(&self, journal: &Journal) -> Option<(Place, u64)> {
-        let (hashes, written) = (journal.hashes()?, journal.written);
-        let (decoder, until) = match (&self.content, &journal.states.vmdk) {
-            (Content::Packed(_), Some(Vmdk::Reader { state, guest })) => {
-                (Some(Decoder::restore(self.name(), state, *guest)?), *guest)
-            }
-            (Content::Packed(_), _) => return None,
-            (Content::Runs(_), _) => (None, 0),
-        };
-        let place = Place {
-            hashes,
-            decoder,
-            written,
-        };
-        Some((place, until))
-    }
-
-    /// The content is saved up to a leaf. What follows it before the place is read once more, at most a leaf.
-    async fn catch_up(&self, hashes: &mut Hashes, until: u64) -> Result<(), Error> {
-        let (read, settled) = (hashes.read(), hashes.content.position());
-        match &self.content {
-            Content::Packed(image) => {
-                for (guest, len) in cut(&self.map, settled, until) {
-                    let read = image.read(guest, Buf::alone(len as usize)).await;
-                    let buf = read.map_err(|error| {
-                        let kind = staged::store_kind(&error).map_or(Kind::StagedCorrupt, Kind::Staging);
-                        Error::new(kind, "read", &*self.object).source(error)
-                    })?;
-                    hashes.content.data(guest, &buf);
-                }
-            }
-            Content::Runs(runs) => {
-                let first = runs.partition_point(|run| run.guest + run.len <= settled);
-                for run in runs[first..].iter().take_while(|run| run.file_offset < read) {
-                    let skip = settled.saturating_sub(run.guest);
-                    let (from, end) = (run.file_offset + skip, (run.file_offset + run.len).min(read));
-                    if from < end {
-                        let buf = Buf::alone((end - from) as usize);
-                        let read = self
-                            .store
-                            .read_one(&self.spec.object, &self.meta.version, from, buf)
-                            .await;
-                        let buf = read.map_err(staging("read", &self.object))?;
-                        hashes.content.data(run.guest + skip, &buf);
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads all that is left of the object and writes it.
-    async fn all(
-        &self,
-        place: &mut Place,
-        output: &mut Output<'_>,
-        progress: &Progress,
-        cancel: &CancellationToken,
-    ) -> Result<(), Error> {
-        let mut patience = self.patience();
-        loop {
-            let stop = cancel.child_token();
-            let pass = self.pass(place, output, progress, &stop);
-            let Some(outcome) = progress
-                .watch_stopping(&self.object, self.tuning.stall, &stop, pass)
-                .await
-            else {
-                let kind = Kind::Target(vmferry_provider::Kind::Unreachable);
-                return Err(Error::new(kind, "write", "the volume").detail("the target takes nothing any more"));
-            };
-            let Err(error) = outcome else { return Ok(()) };
-            if let Err(error) = patience.after(error, progress, cancel).await {
-                if let Output::Volume(writer) = output {
-                    self.leave(place, writer, &error).await;
-                }
-                return Err(error);
-            }
-        }
-    }
-
-    /// Leaves a journal for the next attempt, unless it is the volume that failed.
-    async fn leave(&self, place: &Place, writer: &mut Writer<'_>, error: &Error) {
-        if matches!(error.kind(), Kind::Target(_) | Kind::Bug | Kind::StagedCorrupt) {
-            return;
-        }
-        if let Some(states) = place.states()
-            && let Ok(Err(error)) = tokio::time::timeout(self.tuning.stall, writer.note(states)).await
-        {
-            tracing::warn!(%error, "what was written to the volume is not kept for the next attempt");
-        }
-    }
-
-    async fn pass(
-        &self,
-        place: &mut Place,
-        output: &mut Output<'_>,
-        progress: &Progress,
-        stop: &CancellationToken,
-    ) -> Result<(), Error> {
-        match place.decoder.take() {
-            Some(decoder) => self.unpack(place, decoder, output, progress, stop).await,
-            None => self.copy(place, output, progress, stop).await,
-        }
-    }
-
-    /// Reads what lies in the object as it is.
-    async fn copy(
-        &self,
-        place: &mut Place,
-        output: &mut Output<'_>,
-        progress: &Progress,
-        stop: &CancellationToken,
-    ) -> Result<(), Error> {
-        let (mark, len) = (self.tuning.mark, self.meta.len);
-        let Hasher { chunks, hashed, end } = Hasher::start(place.hashes.clone(), mark, len)?;
-        let feed = self.feed(place.read(), chunks, self.chunks(), progress, stop);
-        let (read, written) = tokio::join!(feed, output.run(hashed));
-        // Whatever was hashed was written.
-        place.hashes = end.hashes().await?;
-        written?;
-        read
-    }
-
-    /// Reads what is packed.
-    async fn unpack(
-        &self,
-        place: &mut Place,
-        decoder: Decoder,
-        output: &mut Output<'_>,
-        progress: &Progress,
-        stop: &CancellationToken,
-    ) -> Result<(), Error> {
-        let (from, half) = (decoder.at, self.chunks() / 2);
-        let unpacked = Pool::new(CHUNK as usize, half.max(2 * lanes::count() + 2));
-        let (mark, len) = (self.tuning.mark, self.meta.len);
-        let out = match output {
-            Output::Volume(_) => Out::Content { mark, len },
-            Output::Object(_) => Out::File(Parts::new(len, Some(len))),
-        };
-        let threads = Unpacking::start(place.hashes.clone(), decoder, out, self.spec.capacity, &unpacked)?;
-        let Unpacking { chunks, hashed, end } = threads;
-        let feed = self.feed(from, chunks, half, progress, stop);
-        let (read, written) = tokio::join!(feed, output.run(hashed));
-        let (hashes, decoder, outcome) = end.place().await?;
-        place.hashes = hashes;
-        written?;
-        outcome?;
-        if read.is_ok() && decoder.at == self.meta.len {
-            return decoder.finish().map(drop);
-        }
-        place.decoder = Some(decoder);
-        read
-    }
-
-    /// Reads the object from `from` on.
-    async fn feed(
-        &self,
-        from: u64,
-        chunks: Vec<mpsc::Sender<Chunk>>,
-        memory: usize,
-        progress: &Progress,
-        stop: &CancellationToken,
-    ) -> Result<(), Error> {
-        let pool = Pool::new(CHUNK as usize, memory);
-        let ranges = (from..self.meta.len)
-            .step_by(RANGE as usize)
-            .map(|at| (at, RANGE.min(self.meta.len - at)));
-        let read = |offset, bufs| self.read(offset, bufs, progress).boxed();
-        feed(ranges, pool, read, chunks, stop, &self.object).await
-    }
-
-    /// Chunks that are read, hashed or written at one time, at most.
-    fn chunks(&self) -> usize {
-        (self.spec.memory.clamp(LEAST, MOST) / CHUNK) as usize - Writer::SCRATCH
-    }
-
-    async fn read(&self, mut offset: u64, bufs: Vec<Buf>, progress: &Progress) -> Result<Vec<Chunk>, Error> {
-        let (key, version) = (&self.spec.object, &self.meta.version);
-        let read = self.store.read(key, version, offset, bufs).await;
-        let bufs = read.map_err(staging("read", &self.object))?;
-        progress.alive();
-        let chunk = |buf: Buf| {
-            let start = offset;
-            offset += buf.len() as u64;
-            let spans = match &self.content {
-                Content::Runs(runs) => content::spans(runs, start, offset, self.spec.capacity),
-                Content::Packed(_) => Vec::new(),
-            };
-            Chunk {
-                offset: start,
-                buf,
-                spans,
-            }
-        };
-        Ok(bufs.into_iter().map(chunk).collect())
     }
 
     fn compare(&self, what: &str, found: Digest, recorded: Digest) -> Result<(), Error> {

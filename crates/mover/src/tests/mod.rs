@@ -3,6 +3,7 @@
 mod import;
 mod resume;
 mod segments;
+mod sent;
 mod streams;
 mod support;
 mod transfer;

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use vmferry_image::ImageFormat::{self, Qcow2, Vmdk};
-use vmferry_staging::StagingStore as _;
+use vmferry_staging::{Discarded, StagingStore as _, discard};
 
 use super::support::*;
 use crate::export::{Tuning, export_tuned};
@@ -345,6 +345,104 @@ async fn a_name_that_is_not_ours_is_left_alone() {
     std::fs::write(&object, "theirs").unwrap();
     refused(&ours).await;
     assert_eq!(std::fs::read(&object).unwrap(), b"theirs");
+}
+
+/// Whoever tidies up after a migration goes by the journal: what the export refused stays.
+#[tokio::test]
+async fn what_is_not_ours_is_not_tidied_up_either() {
+    let lab = Lab::new();
+    let source = FileSource::raw(&lab.disk("disk.raw", CAPACITY, &EXTENTS, 1)).await;
+    let (ours, store) = (spec(Qcow2, "frozen-1"), lab.store());
+    let object = lab.path("staging/ns/migration/disk-0");
+    let discarded = async |recorded| discard(&*store, &ours.object, &ours.owner, recorded).await.unwrap();
+    std::fs::create_dir_all(lab.path("staging/ns/migration")).unwrap();
+
+    // There before us, with a note of another's and without.
+    std::fs::write(&object, "theirs").unwrap();
+    for note in ["not a journal", r#"{"owner": "uid-2", "sealed": {}}"#] {
+        store.put_note(&ours.object, note).await.unwrap();
+        export(&source, &*store, &ours).await.unwrap_err();
+        assert_eq!(discarded(true).await, Discarded::NotOurs);
+        assert_eq!(store.note(&ours.object).await.unwrap().as_deref(), Some(note));
+    }
+    store.delete_note(&ours.object).await.unwrap();
+    export(&source, &*store, &ours).await.unwrap_err();
+    assert_eq!(discarded(false).await, Discarded::NotOurs);
+    assert_eq!(std::fs::read(&object).unwrap(), b"theirs");
+    std::fs::remove_file(&object).unwrap();
+
+    // It came while we were uploading, or when all but the name was there.
+    for patience in (8..).step_by(3) {
+        let dying = Faulty::new(lab.store(), patience, Fault::Before);
+        if export(&source, &dying, &ours).await.is_ok() {
+            assert_eq!(discarded(false).await, Discarded::All);
+            break;
+        }
+        std::fs::write(&object, "theirs").unwrap();
+        export(&source, &*lab.store(), &ours).await.unwrap_err();
+        assert_eq!(discarded(false).await, Discarded::NotOurs);
+        assert_eq!(lab.staged(), ["disk-0", "migration", "ns"]);
+        assert_eq!(std::fs::read(&object).unwrap(), b"theirs");
+        std::fs::remove_file(&object).unwrap();
+    }
+
+    // It came after ours was there.
+    export(&source, &*store, &ours).await.unwrap();
+    std::fs::write(&object, "theirs").unwrap();
+    export(&source, &*store, &ours).await.unwrap_err();
+    assert_eq!(discarded(false).await, Discarded::NotOurs);
+    assert_eq!(std::fs::read(&object).unwrap(), b"theirs");
+    std::fs::remove_file(&object).unwrap();
+
+    // Ours goes: whole, in parts, and where its note was lost.
+    export(&source, &*store, &ours).await.unwrap();
+    assert_eq!(discarded(false).await, Discarded::All);
+    let dying = Faulty::new(lab.store(), 12, Fault::Before);
+    export(&source, &dying, &ours).await.unwrap_err();
+    assert_eq!(discarded(false).await, Discarded::All);
+    export(&source, &*store, &ours).await.unwrap();
+    store.delete_note(&ours.object).await.unwrap();
+    assert_eq!(discarded(true).await, Discarded::All);
+    assert_eq!(lab.staged(), [""; 0]);
+}
+
+/// Where no rename refuses a name that is taken, the object gets its name by a second link: a kill may leave both.
+#[tokio::test]
+async fn a_kill_between_the_two_names_of_an_object_costs_nothing() {
+    let lab = Lab::new();
+    let disk = lab.disk("disk.raw", CAPACITY, &EXTENTS, 1);
+    let linked = async |frozen: &str| {
+        let source = FileSource::raw(&disk).await;
+        let ways = Ways {
+            dies_linked: true,
+            ..Ways::default()
+        };
+        let store = Faulty::new(lab.store(), i64::MAX, Fault::Before).with(ways);
+        export(&source, &store, &spec(Qcow2, frozen)).await.unwrap_err();
+        assert_eq!(lab.staged().len(), 5, "both names are there: {:?}", lab.staged());
+    };
+    for next in ["frozen-1", "frozen-2"] {
+        linked("frozen-1").await;
+        let source = FileSource::raw(&disk).await;
+        let report = export(&source, &*lab.store(), &spec(Qcow2, next)).await.unwrap();
+        assert_eq!(report.moved == 0, next == "frozen-1");
+        same_disk(&lab.path("staging/ns/migration/disk-0"), Qcow2, &disk);
+        assert_eq!(lab.staged(), [".disk-0.note", "disk-0", "migration", "ns"]);
+        lab.store().delete(&spec(Qcow2, next).object).await.unwrap();
+        lab.store().delete_note(&spec(Qcow2, next).object).await.unwrap();
+    }
+    // Another's object of the same length is not ours because we would have made it so long.
+    linked("frozen-1").await;
+    let object = lab.path("staging/ns/migration/disk-0");
+    let theirs = vec![7; std::fs::metadata(&object).unwrap().len() as usize];
+    std::fs::remove_file(&object).unwrap();
+    std::fs::write(&object, &theirs).unwrap();
+    let source = FileSource::raw(&disk).await;
+    let error = export(&source, &*lab.store(), &spec(Qcow2, "frozen-1"))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), Kind::Staging(vmferry_staging::Kind::NameTaken), "{error}");
+    assert!(std::fs::read(&object).unwrap() == theirs);
 }
 
 #[tokio::test]

@@ -1,24 +1,21 @@
 //! A VMDK that may have more parts than S3 takes, on a real server that is told to take four.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use futures::FutureExt as _;
 use vmferry_block::Buf;
 use vmferry_image::ImageFormat::Vmdk;
-use vmferry_provider::DiskStream;
 use vmferry_staging::faulty::{Call, Faulty, Trouble};
 use vmferry_staging::s3::{Bucket, Settings, Spec};
 use vmferry_staging::{HostPolicy, Kind as Staging, StagingStore};
 use vmferry_testkit::front::Front;
 use vmferry_testkit::stores::SeaweedFs;
 
+use super::sent::{Sent, export_of, made};
 use super::support::*;
-use crate::export::{Tuning, export_tuned, stream_tuned};
+use crate::export::{Tuning, export_tuned};
 use crate::{Error, Kind, Progress, Report};
 
 const PART: u64 = 5 * MIB;
@@ -159,72 +156,18 @@ async fn a_vmdk_is_taken_up_in_segments() {
     remove(&weed).await;
 }
 
-/// A file that is sent front to back.
-struct Sent {
-    bytes: Vec<u8>,
-    at: usize,
-    most: u64,
-}
-
-#[async_trait]
-impl DiskStream for Sent {
-    fn capacity(&self) -> u64 {
-        CAPACITY
-    }
-
-    fn most(&self) -> u64 {
-        self.most
-    }
-
-    async fn read(&mut self, mut buf: Buf) -> Result<Buf, vmferry_provider::Error> {
-        let len = buf.len().min(self.bytes.len() - self.at);
-        buf.set_len(len);
-        buf.copy_from_slice(&self.bytes[self.at..self.at + len]);
-        self.at += len;
-        Ok(buf)
-    }
-
-    async fn finish(self: Box<Self>) -> Result<(), vmferry_provider::Error> {
-        Ok(())
-    }
-}
-
-/// A streamOptimized VMDK as QEMU makes it.
-fn made(lab: &Lab) -> (PathBuf, Vec<u8>) {
-    let raw = lab.disk("disk.raw", CAPACITY, &EXTENTS, 1);
-    let vmdk = lab.path("disk.vmdk");
-    let [from, to] = [&raw, &vmdk].map(|path| path.to_str().unwrap());
-    let arguments = "convert -f raw -O vmdk -o subformat=streamOptimized";
-    let arguments: Vec<_> = arguments.split(' ').chain([from, to]).collect();
-    qemu_img(&arguments);
-    (raw, std::fs::read(vmdk).unwrap())
-}
-
-/// Stages what is sent; says how often it was begun.
-async fn stage(store: &dyn StagingStore, bytes: &[u8], most: u64, tuning: Tuning) -> (usize, Result<Report, Error>) {
-    let opened = AtomicUsize::new(0);
-    let open = || {
-        opened.fetch_add(1, Ordering::SeqCst);
-        let (bytes, at) = (bytes.to_vec(), 0);
-        async move { Ok(Box::new(Sent { bytes, at, most }) as Box<dyn DiskStream>) }.boxed()
-    };
-    let (progress, cancel) = (Progress::default(), CancellationToken::new());
-    let report = stream_tuned(&open, store, &spec(Vmdk, "frozen-1"), &progress, &cancel, tuning).await;
-    (opened.into_inner(), report)
-}
-
 /// It cannot be taken up: a failure in the middle begins it anew, and nothing of the first time stays.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_is_staged_in_segments() {
     let (lab, weed) = (Lab::new(), SeaweedFs::start());
-    let (raw, bytes) = made(&lab);
+    let (raw, bytes) = made(&lab, CAPACITY, &EXTENTS);
     let troubles = vec![Trouble::after(Call::PutPart, 7..=7, Staging::Unreachable)];
     let store = Faulty::new(open(&weed), troubles);
     let tuning = Tuning {
         patience: Some((3, Duration::from_millis(10))),
         ..TUNING
     };
-    let (opened, report) = stage(&store, &bytes, CAPACITY + MIB, tuning).await;
+    let (opened, report) = export_of(&store, |_| Sent::new(&bytes, CAPACITY), tuning).await;
     assert_eq!(opened, 2);
     assert!(is_whole(&lab, &weed, &report.unwrap(), &raw).await == bytes);
     remove(&weed).await;
@@ -234,12 +177,16 @@ async fn a_stream_is_staged_in_segments() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bound_of_terabytes_costs_no_copy() {
     let (lab, weed) = (Lab::new(), SeaweedFs::start());
-    let (raw, bytes) = made(&lab);
+    let (raw, bytes) = made(&lab, CAPACITY, &EXTENTS);
     let front = Front::to(&weed.address());
     let (url, tuning) = (front.url(), Tuning::default());
     for most in [500 << 30, 4 << 40] {
         front.forget();
-        let (_, report) = stage(&bucket(&url), &bytes, most, tuning).await;
+        let sent = |_| Sent {
+            most: Some(most),
+            ..Sent::new(&bytes, CAPACITY)
+        };
+        let (_, report) = export_of(&bucket(&url), sent, tuning).await;
         is_whole(&lab, &weed, &report.unwrap(), &raw).await;
         assert_eq!(front.count("PUT", "disk-0?partNumber="), 3, "parts of 16 MiB");
         // The probe is all that there was of segments.

@@ -5,16 +5,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use futures::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use vmferry_block::Buf;
 use vmferry_image::ImageFormat::{self, Qcow2, Raw, Vmdk};
-use vmferry_provider::{DiskSink, DiskStream};
+use vmferry_provider::DiskSink;
 use vmferry_staging::StagingStore as _;
 
+use super::sent::{self, Sent, export_of};
 use super::support::*;
-use crate::export::{Tuning, stream_tuned};
-use crate::{Error, Import, Kind, Progress, Report, TargetForm};
+use crate::export::Tuning;
+use crate::{Import, Kind, Progress, Report, TargetForm};
 
 const CAPACITY: u64 = 20 * MIB;
 const EXTENTS: [(u64, u64); 4] = [
@@ -24,76 +24,12 @@ const EXTENTS: [(u64, u64); 4] = [
     (20 * MIB - 512, 512),
 ];
 
-/// A file that is sent front to back, in pieces as the network has them.
-struct Sent {
-    bytes: Vec<u8>,
-    at: usize,
-    finish: Option<vmferry_provider::Kind>,
-}
-
-#[async_trait]
-impl DiskStream for Sent {
-    fn capacity(&self) -> u64 {
-        CAPACITY
-    }
-
-    async fn read(&mut self, mut buf: Buf) -> Result<Buf, vmferry_provider::Error> {
-        let len = buf.len().min(self.bytes.len() - self.at);
-        buf.set_len(len);
-        buf.copy_from_slice(&self.bytes[self.at..self.at + len]);
-        self.at += len;
-        Ok(buf)
-    }
-
-    async fn finish(self: Box<Self>) -> Result<(), vmferry_provider::Error> {
-        match self.finish {
-            Some(kind) => Err(vmferry_provider::Error::new(kind, "finish", "the stream")),
-            None => Ok(()),
-        }
-    }
-}
-
-/// A streamOptimized VMDK as QEMU makes it, of a disk that is not all data.
 fn made(lab: &Lab) -> (PathBuf, Vec<u8>) {
-    let raw = lab.disk("disk.raw", CAPACITY, &EXTENTS, 1);
-    let vmdk = lab.path("disk.vmdk");
-    let paths = [raw.to_str().unwrap(), vmdk.to_str().unwrap()];
-    qemu_img(&[
-        "convert",
-        "-f",
-        "raw",
-        "-O",
-        "vmdk",
-        "-o",
-        "subformat=streamOptimized",
-        paths[0],
-        paths[1],
-    ]);
-    (raw, std::fs::read(vmdk).unwrap())
-}
-
-/// Exports what `make` gives each time that the stream is opened.
-async fn export_of(
-    store: &dyn vmferry_staging::StagingStore,
-    make: impl Fn(usize) -> Sent + Send + Sync,
-    tuning: Tuning,
-) -> (usize, Result<Report, Error>) {
-    let opened = AtomicUsize::new(0);
-    let open = || {
-        let stream = make(opened.fetch_add(1, Ordering::SeqCst));
-        async move { Ok(Box::new(stream) as Box<dyn DiskStream>) }.boxed()
-    };
-    let (progress, cancel) = (Progress::default(), CancellationToken::new());
-    let report = stream_tuned(&open, store, &spec(Vmdk, "frozen-1"), &progress, &cancel, tuning).await;
-    (opened.into_inner(), report)
+    sent::made(lab, CAPACITY, &EXTENTS)
 }
 
 fn whole(bytes: &[u8]) -> Sent {
-    Sent {
-        bytes: bytes.to_vec(),
-        at: 0,
-        finish: None,
-    }
+    Sent::new(bytes, CAPACITY)
 }
 
 /// A sink that takes bytes in order, and each once.
@@ -179,6 +115,43 @@ async fn a_stream_that_ends_early_or_is_damaged_is_no_object() {
     assert_eq!(sent.unwrap_err().kind(), Kind::Source(vmferry_provider::Kind::Failed));
     let (_, sent) = export_of(&*lab.store(), |_| whole(&bytes), SMALL).await;
     assert_eq!(sent.unwrap().len, len as u64);
+}
+
+/// Asserts that a stream is refused for good: it is opened once, and nothing is staged.
+async fn refused(lab: &Lab, make: impl Fn(usize) -> Sent + Send + Sync, word: &str) {
+    let (opened, sent) = export_of(&*lab.store(), make, SMALL).await;
+    let error = sent.unwrap_err();
+    let kind = Kind::Source(vmferry_provider::Kind::Unsupported);
+    assert_eq!((opened, error.kind()), (1, kind), "{error}");
+    assert!(error.to_string().contains(word), "{error}");
+    assert!(!lab.path("staging/ns/migration/disk-0").exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_of_a_disk_of_another_size_is_refused() {
+    let lab = Lab::new();
+    let (_, bytes) = made(&lab);
+    for capacity in [CAPACITY - 512, CAPACITY + 512, 2 * CAPACITY] {
+        refused(&lab, |_| Sent::new(&bytes, capacity), &capacity.to_string()).await;
+    }
+    // The last sector of the disk need not be whole.
+    let (_, sent) = export_of(&*lab.store(), |_| Sent::new(&bytes, CAPACITY - 1), SMALL).await;
+    sent.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_whose_grains_are_out_of_order_is_refused() {
+    let lab = Lab::new();
+    let (_, mut bytes) = made(&lab);
+    // The overhead is where the first grain begins; each is a place, a length and its data, up to a whole sector.
+    let first = 512 * usize::try_from(u64::from_le_bytes(bytes[64..72].try_into().unwrap())).unwrap();
+    let len = |at: usize| {
+        let data = u32::from_le_bytes(bytes[at + 8..at + 12].try_into().unwrap());
+        (12 + data as usize).next_multiple_of(512)
+    };
+    let (one, other) = (len(first), len(first + len(first)));
+    bytes[first..first + one + other].rotate_left(one);
+    refused(&lab, |_| whole(&bytes), "out of order").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -270,6 +270,8 @@ pub(super) struct Ways {
     pub(super) listed: Option<Arc<Mutex<BTreeMap<u32, Part>>>>,
     /// Of how many changing calls one fails from time to time, once its patience has ended; 0 for all of them.
     pub(super) one_of: i64,
+    /// Whether it dies in the completion, between the link to the object's name and the removal of the hidden one.
+    pub(super) dies_linked: bool,
 }
 
 /// A store that counts the parts that are put, and fails from some call on.
@@ -414,6 +416,20 @@ impl StagingStore for Faulty {
         len: u64,
         parts: &[Part],
     ) -> Result<ObjectMeta, StagingError> {
+        if self.ways.dies_linked {
+            let url = self.inner.url(key);
+            let object = Path::new(url.strip_prefix("nfs://").unwrap());
+            let name = object.file_name().unwrap().to_str().unwrap();
+            let hidden = object.with_file_name(format!(".{name}.{}.part", upload.0));
+            std::fs::File::options()
+                .write(true)
+                .open(&hidden)
+                .unwrap()
+                .set_len(len)
+                .unwrap();
+            std::fs::hard_link(hidden, object).unwrap();
+            return Err(StagingError::new(StagingKind::Unreachable, "reach", "the test's store"));
+        }
         self.change(self.inner.complete(key, upload, len, parts)).await
     }
     async fn abort(&self, key: &ObjectKey) -> Result<(), StagingError> {

@@ -216,9 +216,9 @@ impl Operator {
             drain.await;
         };
         if timeout(WINDING_DOWN, quietly).await.is_err() {
-            tracing::warn!("a step or a job did not end in time; it is cut off, which is as safe as a crash");
-        }
-        if let Some(elector) = elector {
+            // It acts until this process ends. The lease is kept for as long, and runs out as after a crash.
+            tracing::warn!("a step or a job did not end in time; it ends with this process, and the lease runs out");
+        } else if let Some(elector) = elector {
             elector.release().await;
         }
     }

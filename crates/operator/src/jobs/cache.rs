@@ -15,6 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use vmferry_engine::port::JobId;
 
 use super::names::{is_of, ours};
+use crate::watching::watching;
 
 /// Jobs and leases as last told. Dropping it ends the watches.
 pub(super) struct Cache {
@@ -64,8 +65,7 @@ where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let (reader, writer) = store();
-    let told = watcher(api, watcher::Config::default().labels(&ours()))
-        .default_backoff()
+    let told = watching(api, watcher::Config::default().labels(&ours()))
         .modify(move |object| {
             object.managed_fields_mut().clear();
             prune(object);

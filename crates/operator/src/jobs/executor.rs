@@ -275,19 +275,12 @@ pub(super) fn thing(job: &KubeJob) -> String {
 
 #[async_trait]
 impl Executor for KubeExecutor {
-    /// An API server that is away for a while is no failure: the job is not there then, and is asked for again.
     async fn start(&self, job: &Job) -> Result<(), ExecutorError> {
         let started = async {
             let made = self.make(job).await?;
             self.grant(&made).await
         };
-        match started.await {
-            Err(trouble) if trouble.passes() => {
-                tracing::warn!(job = %job.id, uid = %job.owner.uid, %trouble, "the job could not be started yet");
-                Ok(())
-            }
-            other => other.map_err(|trouble| error("start", &job.id, &trouble)),
-        }
+        started.await.map_err(|trouble| error("start", &job.id, &trouble))
     }
 
     async fn observe(&self, id: &JobId) -> Result<JobState, ExecutorError> {
@@ -312,5 +305,6 @@ fn error(action: &'static str, job: &JobId, trouble: &Trouble) -> ExecutorError 
         action,
         job: job.clone(),
         detail: trouble.to_string(),
+        passes: trouble.passes(),
     }
 }

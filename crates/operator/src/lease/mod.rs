@@ -9,7 +9,7 @@
 //!
 //! Nobody compares the clocks of two machines: each measures from what it saw itself, with a clock that does not jump. A
 //! Lease is no lock, since a process may sleep between looking and acting. So [`Leadership`] is asked before each step and
-//! each write, writes carry the version that they were decided on, and what is made carries the migration's UID.
+//! each save of a migration, saves carry the version that they were decided on, and what is made carries the migration's UID.
 
 mod elector;
 

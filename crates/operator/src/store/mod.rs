@@ -214,6 +214,26 @@ impl KubeStore {
     }
 }
 
+impl KubeStore {
+    /// One that is there, and that the same migration made, may lack the status that comes after it.
+    async fn declare_again(&self, key: &Key, vm: &VirtualMachine) -> Result<(), StoreError> {
+        let made_by = |vm: &VirtualMachine| {
+            vm.spec
+                .imported_disk
+                .as_ref()
+                .and_then(|disk| disk.migration_ref.clone())
+        };
+        let Some(found) = self.lookup(&self.virtual_machines, key).await? else {
+            return Ok(());
+        };
+        let has_id = found.status.as_ref().is_some_and(|status| status.id.is_some());
+        if has_id || made_by(&found).is_none() || made_by(&found) != made_by(vm) {
+            return Ok(());
+        }
+        Ok(self.declare_status(key, vm).await?)
+    }
+}
+
 /// How messages name an object.
 pub(crate) fn named<K: Resource<DynamicType = ()>>(key: &Key) -> String {
     format!("{} {key}", K::kind(&()))
@@ -271,10 +291,14 @@ impl Store for KubeStore {
             }
         };
         if let Err(error) = self.write(&key, &base, migration).await {
-            if error.is_conflict() || error.is_not_found() {
+            let conflict = error.is_conflict() || error.is_not_found();
+            if conflict {
                 self.refresh(&key, uid).await;
             }
-            return Err(error.into());
+            return Err(StoreError {
+                conflict,
+                ..error.into()
+            });
         }
         for observer in &self.observers {
             observer.saved(&base, migration);
@@ -296,7 +320,10 @@ impl Store for KubeStore {
         let created = api.create(&params, vm);
         match call("create", named::<VirtualMachine>(&key), created).await {
             Ok(created) => self.virtual_machines.wrote(created),
-            Err(error) if error.is_conflict() => return Ok(false),
+            Err(error) if error.is_conflict() => {
+                self.declare_again(&key, vm).await?;
+                return Ok(false);
+            }
             Err(error) => return Err(error.into()),
         }
         self.declare_status(&key, vm).await?;

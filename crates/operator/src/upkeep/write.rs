@@ -41,7 +41,8 @@ impl Says {
 }
 
 impl Keeper {
-    /// Writes fields and a condition of an object's status. A failure is tried again at the next look.
+    /// Writes fields and a condition of an object's status; a field that is null is taken away. A failure is tried again at the
+    /// next look.
     pub(super) async fn write<K: Cached + serde::Serialize>(
         &self,
         key: &Key,
@@ -53,7 +54,7 @@ impl Keeper {
         if says(&found["status"], &fields, &condition) {
             return;
         }
-        let mut status = fields;
+        let mut status: Map<_, _> = fields.into_iter().filter(|(_, value)| !value.is_null()).collect();
         status.insert("conditions".to_owned(), json!([condition]));
         let body = json!({
             "apiVersion": format!("{GROUP}/{VERSION}"),
@@ -75,7 +76,7 @@ impl Keeper {
 fn says(status: &Value, fields: &Map<String, Value>, condition: &Condition) -> bool {
     let condition = json!(condition);
     let conditions = status["conditions"].as_array().map_or(&[][..], Vec::as_slice);
-    fields.iter().all(|(name, value)| status.get(name) == Some(value)) && conditions.contains(&condition)
+    fields.iter().all(|(name, value)| status[name] == *value) && conditions.contains(&condition)
 }
 
 #[cfg(test)]
@@ -109,5 +110,9 @@ mod tests {
         assert!(!says(&status, &fields, &flipped));
         assert!(!says(&json!({"conditions": [same]}), &fields, &same));
         assert!(!says(&Value::Null, &fields, &same));
+
+        let without = Map::from_iter([("other".to_owned(), Value::Null)]);
+        assert!(!says(&status, &without, &same));
+        assert!(says(&json!({"conditions": [same.clone()]}), &without, &same));
     }
 }

@@ -1,4 +1,4 @@
-//! The operator on a real API server: what it saves and tells, who leads, and what it does when the cluster does not.
+//! The operator on a real API server: what it saves and tells, who leads, and what it does when the cluster does not do its part.
 //!
 //! No hypervisor answers here: a migration comes as far as to be tried again, which is enough to see that it is looked after.
 
@@ -9,3 +9,4 @@ mod events;
 mod leading;
 mod store;
 mod support;
+mod unwilling;

@@ -7,7 +7,7 @@ use kube::Client;
 use serde_json::{Value, json};
 use tokio_util::task::AbortOnDropHandle;
 use vmferry_api::names::FINALIZER;
-use vmferry_api::{Key, Phase, VMMigration};
+use vmferry_api::{Key, Phase, VMMigration, VirtualMachine};
 use vmferry_engine::port::Store;
 use vmferry_operator::{KubeStore, Leadership};
 use vmferry_testkit::kube::Cluster;
@@ -147,4 +147,36 @@ async fn nothing_is_written_over_what_changed_or_is_another_or_without_leading()
         None,
         "another one of that name is left alone"
     );
+}
+
+fn declared(namespace: &str) -> VirtualMachine {
+    let disk = json!({"diskID": "default/web-0", "migrationRef": {"name": "m", "namespace": NS}});
+    let vm = json!({
+        "apiVersion": "infra.virtrigaud.io/v1beta1",
+        "kind": "VirtualMachine",
+        "metadata": {"name": "arrived", "namespace": namespace},
+        "spec": {"providerRef": {"name": "b"}, "importedDisk": disk},
+        "status": {"id": "uuid-of-web"}
+    });
+    serde_json::from_value(vm).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vm_is_declared_whole_and_only_where_there_is_a_place_for_it() {
+    let cluster = cluster();
+    let (store, _watch) = store(cluster.client().await, Leadership::always()).await;
+    let refused = store.create_virtual_machine(&declared("nowhere")).await.unwrap_err();
+    assert!(!refused.conflict, "reading it again does not help: {refused}");
+    assert!(refused.to_string().contains("nowhere"), "{refused}");
+
+    // As a process leaves it that was killed, or refused, between the two writes.
+    let half = VirtualMachine {
+        status: None,
+        ..declared(NS)
+    };
+    cluster.apply(&serde_json::to_value(&half).unwrap()).unwrap();
+    assert!(!store.create_virtual_machine(&declared(NS)).await.unwrap());
+    let vm = ("infra.virtrigaud.io/v1beta1", "VirtualMachine");
+    let found = cluster.get(vm, NS, "arrived").unwrap();
+    assert_eq!(found["status"]["id"], "uuid-of-web");
 }

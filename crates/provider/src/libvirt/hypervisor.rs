@@ -1,5 +1,7 @@
 //! A libvirt host as such, and how a VM is found on it.
 
+use std::net::IpAddr;
+
 use async_trait::async_trait;
 use virt::connect::Connect;
 use virt::domain::Domain as VirtDomain;
@@ -34,6 +36,10 @@ impl Hypervisor for Libvirt {
             power: domain.power,
             hardware,
         })
+    }
+
+    async fn addresses(&self, vm: &VmId) -> Result<Vec<IpAddr>, Error> {
+        self.guest_addresses(vm).await
     }
 }
 

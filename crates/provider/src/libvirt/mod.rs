@@ -6,12 +6,12 @@
 //! Architecture Invariant: a URI from a manifest never runs a command. ssh is spoken by this process ([`ssh`]), and what
 //! [`conn::Endpoint`] does not know is refused.
 
+mod addresses;
 mod conn;
 mod hypervisor;
 mod local;
 mod source;
 mod ssh;
-mod sys;
 mod target;
 mod volume;
 mod xml;

@@ -11,7 +11,6 @@ use vmferry_block::{AllocationMap, Buf, ReadAt};
 use vmferry_image::{Error as ImageError, Image, Kind as ImageKind};
 
 use super::conn::Handle;
-use super::sys;
 use super::xml::storage::VolumeXml;
 use super::xml::tree::XmlError;
 use crate::{DiskSource, Error, Kind};
@@ -35,7 +34,7 @@ impl RemoteVolume {
         let wanted = path.to_owned();
         let text = handle
             .call("look up", &object, move |connect| {
-                sys::vol_by_path(connect, &wanted)?.xml_desc(0)
+                vmferry_libvirt::vol_by_path(connect, &wanted)?.xml_desc(0)
             })
             .await?;
         let described = described(&object, &text)?;
@@ -63,7 +62,7 @@ impl ReadAt for RemoteVolume {
         let path = self.path.clone();
         let object = format!("volume {path}");
         let read = self.handle.call_within(READ_LIMIT, "read", object, move |connect| {
-            let volume = sys::vol_by_path(connect, &path)?;
+            let volume = vmferry_libvirt::vol_by_path(connect, &path)?;
             let stream = Stream::new(connect, 0)?;
             match download(&volume, &stream, offset, &mut buf) {
                 Ok(whole) => {

@@ -1,5 +1,7 @@
 //! A cluster as such, and how a VM is found in it.
 
+use std::net::IpAddr;
+
 use async_trait::async_trait;
 
 use super::Proxmox;
@@ -23,6 +25,10 @@ impl Hypervisor for Proxmox {
 
     async fn find_vm(&self, vm: &VmSelector) -> Result<Vm, Error> {
         self.read_vm(vm).await.map(|(vm, _, _)| vm)
+    }
+
+    async fn addresses(&self, vm: &VmId) -> Result<Vec<IpAddr>, Error> {
+        self.guest_addresses(vm).await
     }
 }
 

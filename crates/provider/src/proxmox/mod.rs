@@ -3,6 +3,7 @@
 //! [`Proxmox`] is one cluster: a source of VMs and a target for them. All calls go through the [`client`]; a VM's configuration
 //! becomes the neutral model in [`config`].
 
+mod addresses;
 pub(crate) mod client;
 pub(crate) mod config;
 mod hypervisor;

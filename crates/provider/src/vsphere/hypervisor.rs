@@ -1,5 +1,7 @@
 //! A server as such, and how a VM is found on it.
 
+use std::net::IpAddr;
+
 use async_trait::async_trait;
 
 use super::VSphere;
@@ -28,6 +30,10 @@ impl Hypervisor for VSphere {
             power: info.power,
             hardware,
         })
+    }
+
+    async fn addresses(&self, vm: &VmId) -> Result<Vec<IpAddr>, Error> {
+        self.guest_addresses(vm).await
     }
 }
 

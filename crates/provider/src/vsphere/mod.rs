@@ -5,6 +5,7 @@
 //!
 //! Architecture Invariant: vCenter and ESXi are one code path. Where they differ, they are asked, never told apart by version.
 
+mod addresses;
 mod client;
 mod hypervisor;
 mod inventory;

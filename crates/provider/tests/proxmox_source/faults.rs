@@ -111,8 +111,11 @@ async fn a_vm_that_migrates_while_it_is_read() {
     disk.finish().await.unwrap();
     drop(disk);
     source.release(&selector(100, "moves"), &owner(), false).await.unwrap();
-    let left = cluster.inventory();
-    assert!(!left.iter().any(|line| line.contains("vmferry")), "{left:#?}");
+    // A watchdog that was called off looks once a second.
+    vmferry_testkit::wait_for("nothing of ours to be left", Duration::from_secs(10), || {
+        let left = cluster.inventory();
+        (!left.iter().any(|line| line.contains("vmferry"))).then_some(())
+    });
     assert_eq!(cluster.violations(), [""; 0]);
 }
 
@@ -133,4 +136,50 @@ async fn the_guest_is_thawed_when_freezing_goes_wrong() {
     assert!(thawed.is_some(), "the guest stands still");
     source.release(&selector(100, "thaw"), &owner(), false).await.unwrap();
     assert_nothing_left(&cluster, &before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_was_left_frozen_is_thawed_at_the_release() {
+    let cluster = cluster(Version::V9);
+    cluster.seed(&two_disks(&cluster, 100, "left").set("agent", "1"));
+    cluster.start_vm(100);
+    cluster.console_line(100, "left", Duration::from_mins(1));
+    let before = cluster.inventory();
+    // Whoever froze it cannot thaw it any more, as when its process was killed.
+    cluster.on(
+        "POST",
+        "fsfreeze-thaw",
+        100,
+        &Rule::Answer(500, "got timeout".to_owned()),
+    );
+    let first = connect(&cluster).await;
+    let frozen = first.freeze(&vm(100, "left"), &owner(), false).await;
+    assert!(frozen.is_ok() && cluster.vm("left").unwrap().frozen, "{frozen:?}");
+    let second = connect(&cluster).await;
+    second.release(&selector(100, "left"), &owner(), false).await.unwrap();
+    assert!(!cluster.vm("left").unwrap().frozen, "the guest stands still");
+    assert_nothing_left(&cluster, &before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vm_that_is_locked_meanwhile_is_read_and_released() {
+    let cluster = cluster(Version::V8_4);
+    cluster.seed(&two_disks(&cluster, 100, "locked"));
+    cluster.start_vm(100);
+    cluster.console_line(100, "locked", Duration::from_mins(1));
+    let source = connect(&cluster).await;
+    let vm = vm(100, "locked");
+    let frozen = source.freeze(&vm, &owner(), false).await.unwrap();
+    cluster.lock_vm(100, Some("backup"));
+    let before = cluster.vm("locked").unwrap().lock;
+    let disk = open(&source, &vm, &frozen.id, "scsi0").await;
+    copy(&*disk).await.unwrap();
+    disk.finish().await.unwrap();
+    source.release(&selector(100, "locked"), &owner(), false).await.unwrap();
+    assert_eq!(cluster.vm("locked").unwrap().lock, before);
+    let error = source.delete_source(&selector(100, "locked")).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Busy, "{error}");
+    cluster.lock_vm(100, None);
+    source.delete_source(&selector(100, "locked")).await.unwrap();
+    assert!(cluster.inventory().is_empty(), "{:#?}", cluster.inventory());
 }

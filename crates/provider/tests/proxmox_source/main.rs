@@ -2,6 +2,8 @@
 #![cfg(feature = "proxmox")]
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod addresses;
+mod changes;
 mod clone;
 mod faults;
 mod offline;

@@ -74,3 +74,44 @@ async fn by_what_lets_us_in() {
     source.check_source(&vm(100, "vm")).await.unwrap();
     assert_eq!(cluster.violations(), [""; 0]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_the_node_that_answers() {
+    let cluster = cluster(Version::V8_4);
+    cluster.seed(&two_disks(&cluster, 100, "vm"));
+    let mut other = config(&cluster);
+    other.ssh.host = Some(cluster.ssh_host("pve2"));
+    refused(&cluster, other, Kind::Invalid, "it is node pve2, not pve1").await;
+    let mut same = config(&cluster);
+    same.ssh.host = Some(cluster.ssh_host("pve1"));
+    let source = Proxmox::connect(same).await.unwrap();
+    source.check_source(&vm(100, "vm")).await.unwrap();
+    let frozen = source.freeze(&vm(100, "vm"), &owner(), false).await;
+    frozen.unwrap();
+    source.release(&selector(100, "vm"), &owner(), false).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_where_the_disks_of_a_running_vm_are() {
+    let cluster = cluster(Version::V9);
+    cluster.seed(&two_disks(&cluster, 100, "vm"));
+    for path in [
+        "rbd:ceph/vm-100-disk-0:conf=/etc/pve/ceph.conf",
+        "/dev/rbd-pve/8a7b/ceph/vm-100-disk-0",
+    ] {
+        cluster.replace_command("pve1", "pvesm", Some(&format!("echo {path}")));
+        let source = connect(&cluster).await;
+        source.check_source(&vm(100, "vm")).await.unwrap();
+        cluster.start_vm(100);
+        refused(
+            &cluster,
+            config(&cluster),
+            Kind::Unsupported,
+            "stop the VM for the migration",
+        )
+        .await;
+        cluster.stop_vm(100);
+        cluster.replace_command("pve1", "pvesm", None);
+    }
+    assert_eq!(cluster.violations(), [""; 0]);
+}

@@ -159,3 +159,85 @@ async fn an_agent_that_hangs_holds_nothing_up() {
     source.release(&selector(100, "mute"), &owner(), false).await.unwrap();
     assert_nothing_left(&cluster, &before);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_stands_still_is_released_and_goes_on() {
+    let cluster = cluster(Version::V9);
+    cluster.seed(&two_disks(&cluster, 100, "paused"));
+    cluster.start_vm(100);
+    cluster.console_line(100, "paused", BOOT);
+    let before = cluster.inventory();
+    let source = connect(&cluster).await;
+    let frozen = source.freeze(&vm(100, "paused"), &owner(), false).await.unwrap();
+    // As when whoever froze it was killed while the guest was paused.
+    cluster.monitor(100, "stop", &serde_json::json!({})).unwrap();
+    let mark = cluster.dir().join(format!("nodes/pve1/run/{}.cont", frozen.id.0));
+    std::fs::write(mark, "").unwrap();
+    source.release(&selector(100, "paused"), &owner(), false).await.unwrap();
+    let status = cluster.monitor(100, "query-status", &serde_json::json!({})).unwrap();
+    assert_eq!(status["status"], "running", "{status}");
+    assert_eq!(filters(&cluster), [""; 0]);
+    assert_nothing_left(&cluster, &before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_its_user_paused_is_released_and_stays_paused() {
+    let cluster = cluster(Version::V8_4);
+    cluster.seed(&two_disks(&cluster, 100, "still"));
+    cluster.start_vm(100);
+    let before = cluster.inventory();
+    let source = connect(&cluster).await;
+    source.freeze(&vm(100, "still"), &owner(), false).await.unwrap();
+    cluster.monitor(100, "stop", &serde_json::json!({})).unwrap();
+    source.release(&selector(100, "still"), &owner(), false).await.unwrap();
+    let status = cluster.monitor(100, "query-status", &serde_json::json!({})).unwrap();
+    assert_eq!(status["status"], "paused", "{status}");
+    assert_eq!(filters(&cluster), [""; 0]);
+    assert_nothing_left(&cluster, &before);
+}
+
+/// What vmferry has made in VM 100, and not taken out.
+fn filters(cluster: &Cluster) -> Vec<String> {
+    let nodes = cluster.monitor(100, "query-named-block-nodes", &serde_json::json!({"flat": true}));
+    let nodes = nodes.unwrap();
+    let names = nodes.as_array().unwrap().iter().map(|node| node["node-name"].as_str());
+    let ours = names
+        .flatten()
+        .filter(|name| ["vf-", "va-", "vc-"].iter().any(|part| name.starts_with(part)));
+    ours.map(str::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_vm_left_on_the_node_that_it_came_from_is_freed() {
+    let mut cluster = cluster(Version::V9);
+    let image = boot_image(cluster.dir(), "left");
+    let disk = SeedDisk::new("scsi0", image, Format::Raw).on(Cluster::PLAIN);
+    cluster.seed(&SeedVm::new(100, "left").disk(disk));
+    cluster.start_vm(100);
+    let source = connect(&cluster).await;
+    source.freeze(&vm(100, "left"), &owner(), false).await.unwrap();
+    // A storage of the first node; the VM moves with its disk, and what it does not know of stays.
+    cluster.storage_nodes(Cluster::PLAIN, &["pve1"]);
+    cluster.move_vm(100, "pve2");
+    let left = || {
+        cluster
+            .volumes()
+            .iter()
+            .filter(|volume| volume.contains("vmferry"))
+            .count()
+    };
+    assert_eq!(left(), 1);
+    source.release(&selector(100, "left"), &owner(), false).await.unwrap();
+    assert_eq!(left(), 0);
+    // It is there or not: nobody knows while the node is down.
+    cluster.node_down("pve1");
+    let error = source
+        .release(&selector(100, "left"), &owner(), false)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), Kind::Unreachable, "{error}");
+    assert!(error.to_string().contains("pve1"), "{error}");
+    cluster.node_up("pve1");
+    source.release(&selector(100, "left"), &owner(), false).await.unwrap();
+    assert_eq!(cluster.violations(), [""; 0]);
+}

@@ -9,6 +9,7 @@ use vmferry_testkit::proxmox::{Options, Proxmox, Version};
 use vmferry_testkit::{Format, MIB, image};
 
 use crate::site::{Site, Store, create, owner, plan, undo, vm, volume, write, write_as};
+use crate::vms::leave_volume;
 
 fn site(version: Version) -> Site {
     Site::with(&Options::new(version).with_ssh())
@@ -282,6 +283,35 @@ async fn an_import_that_is_cut_off_is_begun_again_and_leaves_no_volume() {
     assert_disk(&site, &made.id.0, &file);
     undo(&site.host().await, 1).await;
     site.assert_empty();
+}
+
+/// What was there before cannot be told when the first import begins: nothing may be taken for new later.
+#[tokio::test(flavor = "multi_thread")]
+async fn volumes_of_an_earlier_vm_stay_when_they_cannot_be_listed_at_first() {
+    const LIST_FAILS: &str = r#"
+        [ "$1" != list ] || { echo "storage is not online" >&2; exit 255; }
+        mkdir -p /run/real
+        ln -sf "$(command -v qm)" /run/real/pvesm
+        exec /run/real/pvesm "$@""#;
+    let site = site(Version::V8_2);
+    let mut before = leave_volume(&site, Proxmox::LOCAL);
+    before.sort();
+    let host = site.host().await;
+    let id = made(&host).await;
+    write(&host, &id, &site.image("a.qcow2", Format::Qcow2)).await.unwrap();
+    let spec = vm(&[id]);
+    site.cluster.replace_command("pve1", "pvesm", Some(LIST_FAILS));
+    site.cluster
+        .fail_task("importdisk", Duration::from_millis(300), "copy failed");
+    let error = create(&host, &spec).await.unwrap_err();
+    assert!(error.to_string().contains("storage is not online"), "{error}");
+    site.cluster.replace_command("pve1", "pvesm", None);
+    create(&host, &spec).await.unwrap_err();
+    create(&host, &spec).await.unwrap();
+    undo(&host, 1).await;
+    let mut after = site.cluster.volumes();
+    after.sort();
+    assert_eq!(after, before);
 }
 
 #[tokio::test(flavor = "multi_thread")]

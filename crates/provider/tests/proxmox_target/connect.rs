@@ -38,6 +38,22 @@ async fn certificates_are_trusted_by_authority_or_fingerprint_only() {
 }
 
 #[tokio::test]
+async fn a_certificate_that_is_another_now_is_not_trusted() {
+    let (site, other) = (Site::new(Version::V9), Site::new(Version::V8_4));
+    let mut config = site.config.clone();
+    Host::connect(config.clone()).await.unwrap();
+    // The same name, answered with another key and by another authority.
+    config.endpoint = other.cluster.url();
+    let error = Host::connect(config.clone()).await.err().unwrap();
+    assert_eq!(error.kind(), Kind::Untrusted, "{error}");
+    config.credentials.fingerprint = None;
+    config.credentials.ca = Some(site.cluster.ca().to_owned());
+    let error = Host::connect(config).await.err().unwrap();
+    assert_eq!(error.kind(), Kind::Untrusted, "{error}");
+    assert_eq!(other.cluster.calls_of("GET", "").len(), 0, "no token was sent");
+}
+
+#[tokio::test]
 async fn wrong_credentials_are_denied_and_not_shown() {
     let site = Site::new(Version::V9);
     for is_token in [true, false] {

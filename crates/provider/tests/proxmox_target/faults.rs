@@ -108,6 +108,21 @@ async fn an_upload_that_is_dropped_or_cut_leaves_nothing() {
     site.assert_empty();
 }
 
+/// The node goes on with what came, whoever sent it.
+#[tokio::test]
+async fn an_upload_that_a_killed_process_left_to_the_node_does_not_come_to_light_later() {
+    let site = Site::new(Version::V9);
+    let host = site.host().await;
+    let id = made(&host).await;
+    let file = site.image("a.qcow2", Format::Qcow2);
+    site.cluster.slow_tasks("imgcopy", Duration::from_secs(2));
+    let killed = tokio::time::timeout(Duration::from_secs(1), write(&host, &id, &file)).await;
+    assert!(killed.is_err(), "{killed:?}");
+    undo(&site.host().await, 1).await;
+    assert!(site.cluster.tasks().iter().all(|task| task.status != "running"));
+    site.assert_empty();
+}
+
 #[tokio::test]
 async fn an_import_that_fails_is_told_once_and_tried_again() {
     let site = Site::new(Version::V9);
@@ -229,6 +244,29 @@ async fn a_file_on_a_node_that_is_down_is_not_said_to_be_gone() {
 }
 
 #[tokio::test]
+async fn a_node_that_is_down_holds_back_only_what_may_be_on_it() {
+    let mut site = Site::new(Version::V9);
+    site.config.node = None;
+    site.config.storage = Some(Proxmox::SHARED.to_owned());
+    site.config.import_storage = Some(Proxmox::SHARED.to_owned());
+    let host = site.host().await;
+    let spec = volume(0, ImageFormat::Qcow2);
+    let id = made(&host).await;
+    write(&host, &id, &site.image("a.qcow2", Format::Qcow2)).await.unwrap();
+    let node = if id.0.contains("@pve1/") { "pve1" } else { "pve2" };
+    site.cluster.node_down(node);
+    // All nodes see the storage of imports: another one deletes the file.
+    site.host().await.delete_volume(&spec, &owner()).await.unwrap();
+    assert_eq!(site.cluster.volumes(), [""; 0]);
+    // Not so where it may be another storage.
+    site.config.import_storage = None;
+    let error = site.host().await.delete_volume(&spec, &owner()).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Unreachable, "{error}");
+    assert!(error.to_string().contains(node), "{error}");
+    site.assert_empty();
+}
+
+#[tokio::test]
 async fn an_upload_of_something_else_fails_and_leaves_nothing() {
     let site = Site::new(Version::V9);
     let host = site.host().await;
@@ -243,6 +281,72 @@ async fn an_upload_of_something_else_fails_and_leaves_nothing() {
     write(&host, &id, &file).await.unwrap();
     let sent = site.cluster.calls_of("POST", "/upload").pop().unwrap();
     assert_eq!(sent.params["checksum-algorithm"], "sha256");
+    undo(&host, 1).await;
+    site.assert_empty();
+}
+
+#[tokio::test]
+async fn a_vm_that_is_locked_is_waited_for() {
+    let site = Site::new(Version::V9);
+    let host = site.host().await;
+    let id = made(&host).await;
+    write(&host, &id, &site.image("a.qcow2", Format::Qcow2)).await.unwrap();
+    let spec = vm(&[id]);
+    site.cluster.fail_task("qmconfig", Duration::ZERO, "copy failed");
+    create(&host, &spec).await.unwrap_err();
+    let number = site.cluster.vm(crate::site::NAME).unwrap().id;
+    site.cluster.lock_vm(number, Some("backup"));
+    for error in [
+        create(&host, &spec).await.unwrap_err(),
+        host.delete_created(crate::site::NAME, &owner()).await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), Kind::Busy, "{error}");
+        assert!(error.to_string().contains("backup"), "{error}");
+    }
+    site.cluster.lock_vm(number, None);
+    create(&host, &spec).await.unwrap();
+    undo(&host, 1).await;
+    site.assert_empty();
+}
+
+#[tokio::test]
+async fn a_node_that_goes_down_while_it_imports_is_waited_for() {
+    let mut site = Site::new(Version::V9);
+    site.cluster.slow_tasks("qmconfig", Duration::from_secs(5));
+    let host = site.host().await;
+    let id = made(&host).await;
+    write(&host, &id, &site.image("a.qcow2", Format::Qcow2)).await.unwrap();
+    let spec = vm(&[id]);
+    assert!(host.create_vm(&spec, &owner()).await.unwrap().done().is_none());
+    site.cluster.node_down("pve1");
+    let error = create(&host, &spec).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Unreachable, "{error}");
+    let error = host.delete_created(crate::site::NAME, &owner()).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Unreachable, "{error}");
+    site.cluster.node_up("pve1");
+    create(&host, &spec).await.unwrap();
+    undo(&host, 1).await;
+    site.assert_empty();
+}
+
+#[tokio::test]
+async fn a_vm_that_leaves_its_staged_file_behind_is_told() {
+    let site = Site::new(Version::V9);
+    let host = site.host().await;
+    let id = made(&host).await;
+    write(&host, &id, &site.image("a.qcow2", Format::Qcow2)).await.unwrap();
+    let spec = vm(&[id]);
+    site.cluster.fail_task("qmconfig", Duration::ZERO, "copy failed");
+    create(&host, &spec).await.unwrap_err();
+    let number = site.cluster.vm(crate::site::NAME).unwrap().id;
+    site.cluster.move_vm(number, "pve2");
+    let error = create(&host, &spec).await.unwrap_err();
+    assert!(
+        error.to_string().contains("migrate the VM back to node pve1"),
+        "{error}"
+    );
+    site.cluster.move_vm(number, "pve1");
+    create(&host, &spec).await.unwrap();
     undo(&host, 1).await;
     site.assert_empty();
 }

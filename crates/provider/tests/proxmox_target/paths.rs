@@ -159,6 +159,7 @@ async fn what_is_in_a_shared_folder_is_read_back() {
             let host = site.host().await;
             let made = host.create_volume(&spec, &owner()).await.unwrap();
             write(&host, &made.id, &site.image("a", kind)).await.unwrap();
+            assert_eq!(host.reads_back(&made.id), is_read, "{:?}", made.id);
             let opened = host.open_volume(&made.id, format).await;
             if is_read {
                 let disk = opened.unwrap();

@@ -1,8 +1,10 @@
 //! VMs of ours and of others.
 
+use std::time::Duration;
+
 use vmferry_provider::{ImageFormat, Kind, Owner, PowerState, TargetHost, VmId};
 use vmferry_testkit::Format;
-use vmferry_testkit::proxmox::{SeedVm, Version};
+use vmferry_testkit::proxmox::{Proxmox, SeedDisk, SeedVm, Version};
 
 use crate::site::{NAME, Site, create, owner, undo, vm, volume, write};
 
@@ -89,4 +91,111 @@ async fn what_is_anothers_is_never_touched() {
         .unwrap();
     assert_eq!(site.cluster.inventory(), before);
     site.assert_sound();
+}
+
+/// It has no mark until its task has written it.
+#[tokio::test]
+async fn a_vm_that_takes_long_to_be_made_is_not_said_to_be_gone() {
+    let site = Site::new(Version::V9);
+    let host = site.host().await;
+    let id = host
+        .create_volume(&volume(0, ImageFormat::Qcow2), &owner())
+        .await
+        .unwrap()
+        .id;
+    write(&host, &id, &site.image("a.qcow2", Format::Qcow2)).await.unwrap();
+    site.cluster.slow_tasks("qmcreate", Duration::from_secs(20));
+    let killed = tokio::time::timeout(Duration::from_secs(1), create(&host, &vm(&[id]))).await;
+    assert!(killed.is_err(), "{killed:?}");
+    let host = site.host().await;
+    let error = host.delete_created(NAME, &owner()).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Busy, "{error}");
+    undo(&host, 1).await;
+    site.assert_empty();
+}
+
+/// An earlier VM of the id that ours gets, gone but for a volume of it.
+pub(crate) fn leave_volume(site: &Site, storage: &str) -> Vec<String> {
+    let image = site.image("stale.raw", Format::Raw);
+    let id = 100;
+    let disk = |key, storage| SeedDisk::new(key, &image, Format::Raw).on(storage);
+    site.cluster.seed(
+        &SeedVm::new(id, "gone")
+            .disk(disk("scsi0", storage))
+            .disk(disk("scsi1", Proxmox::PLAIN)),
+    );
+    for key in ["scsi0", "scsi1"] {
+        site.cluster.set_config(id, key, None);
+    }
+    site.cluster.remove_vm(id);
+    let left = site.cluster.volumes();
+    assert_eq!(left.len(), 2, "{left:?}");
+    left
+}
+
+#[tokio::test]
+async fn volumes_of_an_earlier_vm_stay_on_a_storage_that_was_away_when_the_vm_was_made() {
+    let site = Site::new(Version::V9);
+    let stale = leave_volume(&site, Proxmox::THIN);
+    site.cluster.storage_active(Proxmox::THIN, false);
+    let host = site.host().await;
+    let id = host
+        .create_volume(&volume(0, ImageFormat::Qcow2), &owner())
+        .await
+        .unwrap()
+        .id;
+    write(&host, &id, &site.image("a.qcow2", Format::Qcow2)).await.unwrap();
+    site.cluster.fail_task("qmconfig", Duration::ZERO, "copy failed");
+    create(&host, &vm(std::slice::from_ref(&id))).await.unwrap_err();
+    site.cluster.storage_active(Proxmox::THIN, true);
+    undo(&host, 1).await;
+    let mut volumes = site.cluster.volumes();
+    volumes.sort();
+    assert_eq!(volumes, stale);
+}
+
+#[tokio::test]
+async fn volumes_of_an_earlier_vm_with_the_same_id_stay() {
+    for storage in [Proxmox::LOCAL, Proxmox::THIN] {
+        let mut site = Site::new(Version::V9);
+        site.config.storage = Some(storage.to_owned());
+        let stale = leave_volume(&site, storage);
+        let host = site.host().await;
+        let id = host
+            .create_volume(&volume(0, ImageFormat::Qcow2), &owner())
+            .await
+            .unwrap()
+            .id;
+        write(&host, &id, &site.image("a.qcow2", Format::Qcow2)).await.unwrap();
+        // A half-made VM.
+        site.cluster.fail_task("qmconfig", Duration::ZERO, "copy failed");
+        create(&host, &vm(std::slice::from_ref(&id))).await.unwrap_err();
+        let left = format!(
+            "{storage}:{}",
+            if storage == Proxmox::THIN {
+                "vm-100-disk-7"
+            } else {
+                "100/vm-100-disk-7.raw"
+            }
+        );
+        site.cluster.leave_volume(&left);
+        assert!(site.cluster.volumes().contains(&left));
+        if storage == Proxmox::THIN {
+            // Its freeing was cut short in the middle.
+            let drive = format!("{left},serial=vmferry-stray");
+            site.cluster.set_config(100, "scsi30", Some(&drive));
+        }
+        // Whole, it has nothing that is not its own.
+        let spec = vm(std::slice::from_ref(&id));
+        let made = create(&host, &spec).await.unwrap();
+        assert_eq!(made.id.0, "100");
+        let mut volumes = site.cluster.volumes();
+        volumes.retain(|volume| !stale.contains(volume));
+        assert_eq!(volumes, [site.cluster.disks(100)[0].volume.clone()]);
+        site.cluster.leave_volume(&left);
+        undo(&host, 1).await;
+        assert_eq!(site.cluster.volumes(), stale);
+        assert_eq!(site.cluster.vms().len(), 0);
+        site.assert_sound();
+    }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::NamedTempFile;
 use vmferry_provider::libvirt::Libvirt;
-use vmferry_provider::{Kind, SourceHost, Vm};
+use vmferry_provider::{Hypervisor as _, Kind, SourceHost, Vm};
 use vmferry_testkit::{DiskSpec, Format, GuestSpec, Host, MIB, World, image, run, try_run, wait_for};
 
 use crate::{Way, copy, find, named, owner};
@@ -155,6 +155,7 @@ async fn a_guest_with_an_agent_is_frozen_and_never_left_so() {
     let libvirt = Way::ssh(&linux.host).connect().await;
     let vm = find(&libvirt, NAME).await;
 
+    its_addresses_are_told(&linux, &libvirt, &vm).await;
     a_state_is_clean(&linux, &libvirt, &vm).await;
     a_failed_begin_thaws(&linux, &libvirt, &vm).await;
     a_cancelled_freeze_thaws(&linux, &libvirt, &vm).await;
@@ -186,6 +187,38 @@ async fn an_agent_that_is_slow_hangs_or_is_gone_costs_seconds_and_leaves_nothing
 fn exec(script: &str) -> String {
     let arg = format!(r#"["sh","-c","{script}"]"#);
     format!(r#"{{"execute":"guest-exec","arguments":{{"path":"/bin/busybox","arg":{arg}}}}}"#)
+}
+
+async fn addresses(libvirt: &Libvirt, vm: &Vm) -> Vec<String> {
+    let found = libvirt.addresses(&vm.id).await.unwrap();
+    found.iter().map(ToString::to_string).collect()
+}
+
+async fn its_addresses_are_told(linux: &Linux, libvirt: &Libvirt, vm: &Vm) {
+    assert_eq!(addresses(libvirt, vm).await, [""; 0]);
+    let add = |address: &str| format!("/bin/busybox ip address add {address} dev lo");
+    linux.shell(
+        &[
+            add("192.0.2.7/24"),
+            add("169.254.7.7/16"),
+            add("2001:db8::7/64"),
+            add("192.0.2.6/24"),
+        ]
+        .join("; "),
+    );
+    let begun = Instant::now();
+    while addresses(libvirt, vm).await != ["192.0.2.6", "192.0.2.7", "2001:db8::7"] {
+        assert!(
+            begun.elapsed() < Duration::from_secs(20),
+            "{:?}",
+            addresses(libvirt, vm).await
+        );
+    }
+    // An agent answers nothing else while the guest stands still, and what it said before is still so.
+    linux.host.virsh(["domfsfreeze", NAME]);
+    let error = libvirt.addresses(&vm.id).await.unwrap_err();
+    assert!(error.to_string().contains("addresses"), "{error}");
+    linux.host.virsh(["domfsthaw", NAME]);
 }
 
 async fn a_state_is_clean(linux: &Linux, libvirt: &Libvirt, vm: &Vm) {
@@ -333,13 +366,14 @@ async fn a_lost_connection_thaws(linux: &Linux, libvirt: &Libvirt, vm: &Vm) {
 }
 
 async fn an_agent_that_hangs_costs_seconds(linux: &Linux, libvirt: &Libvirt, vm: &Vm) {
-    linux.shell("sleep 1; kill -STOP $PPID; sleep 7; kill -CONT $PPID");
+    linux.shell("sleep 1; kill -STOP $PPID; sleep 15; kill -CONT $PPID");
     tokio::time::sleep(Duration::from_secs(2)).await;
     let (frozen, took) = freeze(libvirt, vm).await;
     assert!(took < Duration::from_secs(9), "{took:?}");
     assert!(frozen.detail.contains("crash-consistent"), "{frozen:?}");
     assert!(linux.writes_go_on());
     release(libvirt).await;
+    libvirt.addresses(&vm.id).await.unwrap_err();
     wait_for("the agent's return", Duration::from_secs(20), || {
         let ping = ["qemu-agent-command", NAME, r#"{"execute":"guest-ping"}"#];
         linux.host.try_virsh(ping).ok()
@@ -358,6 +392,7 @@ async fn an_agent_that_is_gone_costs_nothing(linux: &Linux, libvirt: &Libvirt, v
     let (frozen, took) = freeze(libvirt, vm).await;
     assert!(took < Duration::from_secs(2), "{took:?}");
     assert!(frozen.detail.contains("not connected"), "{frozen:?}");
+    assert_eq!(addresses(libvirt, vm).await, [""; 0], "and is no error");
     assert!(linux.writes_go_on());
     release(libvirt).await;
 }

@@ -6,6 +6,7 @@ mod faults;
 mod halves;
 mod import;
 mod place;
+mod takeover;
 mod vm;
 
 use std::path::{Path, PathBuf};

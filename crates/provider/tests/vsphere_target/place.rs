@@ -225,3 +225,26 @@ async fn an_interface_is_attached_to_a_distributed_portgroup() {
     host.delete_created("web", &owner()).await.unwrap();
     assert_nothing(&server.state());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_networks_of_a_name_none_is_guessed() {
+    let server = Vsphere::with(&Options {
+        portgroups: 2,
+        ..Options::default()
+    });
+    let host = connect(&server).await;
+    let wanted = |network: &str| TargetPlan {
+        attachments: vec![NicAttachment::Network(network.to_owned())],
+        ..plan(None)
+    };
+    host.check_target(&wanted("DC0_DVPG1"), &owner()).await.unwrap();
+    server.rename("DC0_DVPG1", "DC0_DVPG0");
+    told(
+        host.check_target(&wanted("DC0_DVPG0"), &owner()).await,
+        Kind::Invalid,
+        &["dvportgroup-", "/DC0/network/DC0_DVPG0", "targetNetworkHints"],
+    );
+    host.check_target(&wanted("/DC0/network/DC0_DVPG0"), &owner())
+        .await
+        .unwrap();
+}

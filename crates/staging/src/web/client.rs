@@ -64,6 +64,8 @@ impl Client {
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("vmferry/", env!("CARGO_PKG_VERSION")))
             .redirect(policy(config.redirects))
+            // Whom a proxy talks to, nobody here could check.
+            .no_proxy()
             .referer(false)
             .http1_only()
             .connect_timeout(CONNECTING)

@@ -70,6 +70,32 @@ async fn a_part_is_sent_with_its_length_and_an_answer_fills_buffers() {
     );
 }
 
+/// A proxy would look the host up where no policy holds. The environment is that of a process of its own.
+#[tokio::test]
+async fn a_proxy_of_the_environment_is_not_used() {
+    const NAME: &str = "http_proxy";
+    if std::env::var_os(NAME).is_none() {
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "web::tests::a_proxy_of_the_environment_is_not_used"])
+            .env(NAME, "http://127.0.0.1:1")
+            .env_remove("NO_PROXY")
+            .env_remove("no_proxy")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&child.stdout);
+        assert!(child.status.success() && said.contains("1 passed"), "{said}");
+        return;
+    }
+    let url = serve(|mut stream| {
+        read_head(&mut stream);
+        write!(stream, "HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+    });
+    let client = client(LONG, Redirects::No);
+    let request = client.request(Method::GET, url).build().unwrap();
+    let answer = client.send(request, None, None).await.unwrap();
+    assert_eq!(answer.status(), 204);
+}
+
 #[tokio::test]
 async fn silence_ends_a_request_in_either_direction() {
     // No answer.

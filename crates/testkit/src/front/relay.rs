@@ -15,7 +15,10 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
 use hyper::body::{Body as _, Frame, Incoming};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::rule::{Action, Reply};
 use super::{Seen, Shared, lock};
@@ -153,6 +156,18 @@ async fn pass(shared: &Shared, mut request: Request<Body>) -> Result<Response<In
     }
     let stream = TcpStream::connect(&shared.target).await?;
     stream.set_nodelay(true)?;
+    let Some(tls) = &shared.onwards else {
+        return ask(stream, request).await;
+    };
+    let name = ServerName::from(stream.peer_addr()?.ip());
+    let tls = TlsConnector::from(Arc::clone(tls));
+    ask(tls.connect(name, stream).await?, request).await
+}
+
+async fn ask(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<Body>,
+) -> Result<Response<Incoming>, Fault> {
     let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     Ok(send.send_request(request).await?)

@@ -1,10 +1,10 @@
 # A guest in one boot sector: proves with 512 bytes that a disk boots, and what it held when it was frozen.
 #
-# It reads its greeting from sector 2048 (a text that ends in a zero byte), counts its boots in sector 4096, and then, about
-# fifty times a second for ever, adds one to counter `a` and writes the sector first to 4096, then to 4104, then, where there is
-# one, to sector 4096 of the second disk. So at any instant `c <= b <= a <= c + 1`, and a disk image that breaks this is not
-# a point in time. About once a second it prints `<greeting><boots in hex>` on the first serial port, so that whoever opens the
-# console late still sees it.
+# It reads its greeting from sector 2048 (a text that ends in a zero byte), counts its boots in sector 4096, and then,
+# about nine times a second for ever (each costs an emulated processor 3 ms), adds one to counter `a` and writes the
+# sector first to 4096, then to 4104, then, where there is one, to sector 4096 of the second disk. So at any instant `c
+# <= b <= a <= c + 1`, and a disk image that breaks this is not a point in time. About once a second it prints
+# `<greeting><boots in hex>` on the first serial port, so that whoever opens the console late still sees it.
 #
 # The counter sector: 32 bits little-endian `count` at 0, `boots` at 4.
 
@@ -54,7 +54,7 @@ say:    mov $GREETING, %si
         call print_hex
         mov $newline, %si
         call print
-        mov $50, %bp
+        mov $9, %bp
 
 count:  incl COUNTER
         mov boot_drive, %dl
@@ -67,10 +67,8 @@ count:  incl COUNTER
         mov $4096, %ebx
         mov $0x43, %ah
         call transfer
-        mov $0x86, %ah                  # Wait 20,000 us.
-        xor %cx, %cx
-        mov $20000, %dx
-        int $0x15
+        hlt                             # Two ticks of the timer, of which there are 18.2 a second.
+        hlt
         dec %bp
         jnz count
         jmp say

@@ -146,6 +146,27 @@ impl Host {
         try_run(self.virsh_command().args(args)).map(|said| said.trim().to_owned())
     }
 
+    /// What each of several `virsh` commands says, trimmed, and nothing for one that fails: for the price of one, since it is
+    /// the start of `virsh` that costs.
+    #[track_caller]
+    pub fn virsh_each(&self, commands: &[String]) -> Vec<String> {
+        const END: &str = "== end of an answer ==";
+        let script: Vec<String> = commands
+            .iter()
+            .map(|command| format!("{command}; echo '{END}'"))
+            .collect();
+        // It says so with its exit status where any of them failed.
+        let output = self.virsh_command().arg(script.join("; ")).output().must("run virsh");
+        let said = String::from_utf8_lossy(&output.stdout);
+        let answers: Vec<String> = said.split(END).map(|answer| answer.trim().to_owned()).collect();
+        assert!(
+            answers.len() > commands.len(),
+            "virsh on {} ended early: {said}",
+            self.label
+        );
+        answers
+    }
+
     /// `virsh`, connected to this host, for the caller to add arguments to.
     pub fn virsh_command(&self) -> Command {
         let mut command = Command::new("virsh");
@@ -198,6 +219,20 @@ impl Host {
     /// Kills the daemon, its guests and its ssh server at once, as a power cut would. The files stay until the drop.
     pub fn kill(&mut self) {
         self.process.kill();
+    }
+
+    /// Kills the daemon alone: guests run on, and nobody answers.
+    pub fn kill_daemon(&self) {
+        self.process.kill_daemon();
+    }
+
+    /// Starts the daemon again, and waits until it answers.
+    #[track_caller]
+    pub fn start_daemon(&self) {
+        self.process.start_daemon(self.kind);
+        crate::wait::wait_for("the daemon to answer", Duration::from_secs(30), || {
+            self.try_virsh(["uri"]).ok()
+        });
     }
 
     /// The command lines of all processes of the host, its own daemons included, in no order.

@@ -1,12 +1,15 @@
 //! The processes of a host: `scripts/host.sh` holds them all, and ends with the pipe to it.
 
 use std::collections::hash_map::RandomState;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::hash::BuildHasher;
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::command::Must;
@@ -25,6 +28,16 @@ pub(super) struct HostProcess {
     address: Ipv4Addr,
     /// Its standard input is the lifeline: closed, the host ends.
     script: Child,
+    /// A daemon that is not the first one, and how the first one was started.
+    daemon: Mutex<Option<Daemon>>,
+}
+
+/// The daemon: its words, its environment, and the process that holds it where it was started again.
+#[derive(Debug)]
+struct Daemon {
+    words: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+    child: Option<Child>,
 }
 
 impl HostProcess {
@@ -45,7 +58,12 @@ impl HostProcess {
             .process_group(0)
             .spawn()
             .must(format!("run {SCRIPT}"));
-        let mut host = Self { dir, address, script };
+        let mut host = Self {
+            dir,
+            address,
+            script,
+            daemon: Mutex::default(),
+        };
         let ready = host.await_ready();
         let said = fs::read_to_string(&log).unwrap_or_default();
         let _ = fs::remove_file(&log);
@@ -79,13 +97,68 @@ impl HostProcess {
 
     /// Kills the init of the host's pid namespace and with it all of its processes.
     pub(super) fn kill(&mut self) {
-        for pid in self.pids("host-init.sh") {
-            if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            }
-        }
+        self.pids("host-init.sh").into_iter().for_each(signal_kill);
         let gone = poll(Duration::from_secs(10), || self.list().is_empty().then_some(()));
         assert!(gone.is_some(), "the host in {} does not die", self.dir.display());
+    }
+
+    /// Kills the daemon and keeps how it was started.
+    pub(super) fn kill_daemon(&self) {
+        let pid = *self.pids("libvirtd").first().must("find the daemon");
+        let parts = |file: &str| -> Vec<OsString> {
+            let text = fs::read(format!("/proc/{pid}/{file}")).must(format!("read {file} of the daemon"));
+            let parts = text.split(|byte| *byte == 0).filter(|part| !part.is_empty());
+            parts.map(|part| OsStr::from_bytes(part).to_owned()).collect()
+        };
+        let variable = |part: OsString| {
+            let at = part.as_bytes().iter().position(|byte| *byte == b'=')?;
+            let (name, value) = part.as_bytes().split_at(at);
+            Some((
+                OsStr::from_bytes(name).to_owned(),
+                OsStr::from_bytes(&value[1..]).to_owned(),
+            ))
+        };
+        let daemon = Daemon {
+            words: parts("cmdline"),
+            environment: parts("environ").into_iter().filter_map(variable).collect(),
+            child: None,
+        };
+        signal_kill(pid);
+        let gone = poll(Duration::from_secs(10), || {
+            self.pids("libvirtd").is_empty().then_some(())
+        });
+        assert!(gone.is_some(), "the daemon in {} does not die", self.dir.display());
+        let mut place = self.daemon.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mut child) = place.replace(daemon).and_then(|old| old.child) {
+            let _ = child.wait();
+        }
+    }
+
+    /// Starts the daemon that was killed as it was started before, among the host's processes.
+    pub(super) fn start_daemon(&self, kind: Kind) {
+        let init = *self.pids("host-init.sh").first().must("find the host's init");
+        let mut place = self.daemon.lock().unwrap_or_else(PoisonError::into_inner);
+        let daemon = place.as_mut().must("start a daemon that was killed");
+        let log = File::options()
+            .append(true)
+            .create(true)
+            .open(self.dir.join("log/libvirtd"));
+        let log = log.must("open the daemon's log");
+        let mut command = Command::new("nsenter");
+        command.args(["--mount", "--pid", "--target", &init.to_string(), "--"]);
+        if kind == Kind::Session && rustix::process::geteuid().is_root() {
+            command.args(["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--"]);
+        }
+        let child = command
+            .args(&daemon.words)
+            .env_clear()
+            .envs(daemon.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().must("share the daemon's log"))
+            .stderr(log)
+            .process_group(0)
+            .spawn();
+        daemon.child = Some(child.must("start the daemon again"));
     }
 
     pub(super) fn list(&self) -> Vec<String> {
@@ -131,7 +204,18 @@ impl Drop for HostProcess {
             let _ = self.script.kill();
             let _ = self.script.wait();
         }
+        let daemon = self.daemon.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(mut child) = daemon.and_then(|daemon| daemon.child) {
+            // The namespace is gone, and with it the daemon.
+            let _ = child.wait();
+        }
         let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn signal_kill(pid: u32) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
     }
 }
 

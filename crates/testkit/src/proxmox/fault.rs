@@ -132,6 +132,13 @@ impl Proxmox {
             .ask("storage-active", &json!({"storage": storage, "active": active}));
     }
 
+    /// Only these nodes have a storage from now on.
+    #[track_caller]
+    pub fn storage_nodes(&self, storage: &str, nodes: &[&str]) {
+        self.control
+            .ask("storage-nodes", &json!({"storage": storage, "nodes": nodes}));
+    }
+
     /// The next VM to be created finds its id taken by another one, `stranger`, that came between.
     #[track_caller]
     pub fn take_next_id(&self) {
@@ -174,6 +181,13 @@ impl Proxmox {
     /// The nodes' keys, in the form of a known_hosts file.
     pub fn known_hosts(&self) -> String {
         self.nodes.iter().map(super::node::Node::known_host).collect()
+    }
+
+    /// The address of a node's ssh. Needs a cluster with ssh.
+    #[track_caller]
+    pub fn ssh_host(&self, node: &str) -> String {
+        let found = self.nodes.iter().find(|known| known.name() == node);
+        found.must("find a node").address().to_string()
     }
 
     /// The port of every node's ssh.

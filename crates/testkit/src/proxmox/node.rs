@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,6 +16,8 @@ const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/proxmox/node/node
 
 /// The port of every node's sshd, on the node's own address.
 const PORT: u16 = 2222;
+/// The commands that the double does.
+const STUBS: [&str; 2] = ["pvesm", "qm"];
 
 #[derive(Debug)]
 pub(super) struct Node {
@@ -107,12 +109,18 @@ impl Node {
     /// Has a script in place of one of its commands, or the command again.
     pub(super) fn replace(&self, command: &str, script: Option<&str>) {
         let path = self.dir.join("bin").join(command);
+        // Proxmox VE's own are links to one stub.
+        let is_stub = STUBS.contains(&command);
+        if is_stub || script.is_none() {
+            fs::remove_file(&path).must("remove a command");
+        }
         match script {
             Some(script) => {
                 fs::write(&path, format!("#!/bin/sh\n{script}\n")).must("write a command");
                 fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).must("write a command");
             }
-            None => fs::remove_file(&path).must("remove a command"),
+            None if is_stub => symlink("stub", &path).must("link a command"),
+            None => {}
         }
     }
 

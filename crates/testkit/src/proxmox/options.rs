@@ -30,7 +30,7 @@ impl Version {
 }
 
 /// The privileges that moving VMs takes, in both directions.
-const PRIVILEGES: [&str; 21] = [
+const PRIVILEGES: [&str; 22] = [
     "VM.Allocate",
     "VM.Audit",
     "VM.Clone",
@@ -41,6 +41,7 @@ const PRIVILEGES: [&str; 21] = [
     "VM.Config.Memory",
     "VM.Config.Network",
     "VM.Config.Options",
+    "VM.GuestAgent.Audit",
     "VM.GuestAgent.FileSystemMgmt",
     "VM.Monitor",
     "VM.PowerMgmt",

@@ -159,4 +159,10 @@ impl Proxmox {
         self.control
             .ask("set-config", &json!({"vmid": id, "config": {key: value}}));
     }
+
+    /// Makes a volume that no VM's config names, as an import leaves it that was killed.
+    #[track_caller]
+    pub fn leave_volume(&self, volume: &str) {
+        self.control.ask("leave-volume", &json!({"volume": volume}));
+    }
 }

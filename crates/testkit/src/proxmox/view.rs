@@ -268,6 +268,20 @@ impl Proxmox {
         [own(Self::LOCAL), own(Self::PLAIN), (Self::SHARED, self.shared.clone())]
     }
 
+    /// What the monitor of a VM that runs says to a command: its value, or why it refuses.
+    ///
+    /// # Errors
+    /// QEMU's own words.
+    #[track_caller]
+    pub fn monitor(&self, id: u32, command: &str, arguments: &Value) -> Result<Value, String> {
+        let arguments = json!({"vmid": id, "command": command, "arguments": arguments});
+        let mut answer = self.control.ask("monitor", &arguments);
+        match answer.get("error") {
+            Some(error) => Err(text(error)),
+            None => Ok(answer["return"].take()),
+        }
+    }
+
     /// What a VM printed on its serial port so far.
     pub fn console(&self, id: u32) -> String {
         let path = self.dir().join("serial").join(format!("{id}.log"));

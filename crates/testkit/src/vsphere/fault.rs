@@ -9,10 +9,24 @@ pub struct Fault {
     kind: String,
     message: String,
     fields: Value,
-    task: bool,
-    late: bool,
+    way: Way,
     skip: u32,
     times: u32,
+}
+
+/// What comes of a call that goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// An answer, or none, and nothing is done.
+    Refused,
+    /// A task that fails.
+    Task,
+    /// It is made, and nobody hears of it.
+    Late,
+    /// A task that nobody knows.
+    Forgotten,
+    /// A task that waits.
+    Held,
 }
 
 impl Fault {
@@ -23,8 +37,7 @@ impl Fault {
             kind: fault.to_owned(),
             message: format!("injected {fault}"),
             fields: json!({}),
-            task: false,
-            late: false,
+            way: Way::Refused,
             skip: 0,
             times: 1,
         }
@@ -38,7 +51,23 @@ impl Fault {
     /// The call is made, and the connection ends before its answer.
     pub fn lose_answer(method: &str) -> Self {
         Self {
-            late: true,
+            way: Way::Late,
+            ..Self::hang_up(method)
+        }
+    }
+
+    /// The call gives a task that the server has forgotten when it is asked for it, as after a restart, and nothing was done.
+    pub fn forget_task(method: &str) -> Self {
+        Self {
+            way: Way::Forgotten,
+            ..Self::hang_up(method)
+        }
+    }
+
+    /// The call gives a task that runs until [`go_on`](super::Vsphere::go_on).
+    pub fn hold_task(method: &str) -> Self {
+        Self {
+            way: Way::Held,
             ..Self::hang_up(method)
         }
     }
@@ -46,7 +75,7 @@ impl Fault {
     /// The call succeeds, and its task ends with the fault.
     #[must_use]
     pub fn in_task(mut self) -> Self {
-        self.task = true;
+        self.way = Way::Task;
         self
     }
 
@@ -81,7 +110,8 @@ impl Fault {
     pub(super) fn as_json(&self) -> Value {
         json!({
             "method": self.method, "fault": self.kind, "message": self.message, "fields": self.fields,
-            "task": self.task, "late": self.late, "skip": self.skip, "times": self.times,
+            "task": self.way == Way::Task, "late": self.way == Way::Late, "forgotten": self.way == Way::Forgotten,
+            "held": self.way == Way::Held, "skip": self.skip, "times": self.times,
         })
     }
 }

@@ -39,7 +39,7 @@ pub struct Options {
     pub esx: bool,
     /// URLs of leases have the host `*`, as those of ESXi do.
     pub star: bool,
-    /// Version of the API that it claims, as in `8.0.2.0`; none leaves the simulator's own.
+    /// Version of the API that it claims; none leaves the simulator's own, which is older than any that is served.
     pub api_version: Option<String>,
     /// Clusters: `DC0_C0`, `DC0_C1`, …
     pub clusters: u32,
@@ -60,12 +60,12 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// A vCenter with one of each.
+    /// A vCenter 8.0 with one of each.
     fn default() -> Self {
         Self {
             esx: false,
             star: false,
-            api_version: None,
+            api_version: Some("8.0.2.0".to_owned()),
             clusters: 1,
             cluster_hosts: 1,
             hosts: 0,
@@ -221,6 +221,16 @@ impl Vsphere {
         self.post("/spoil", &json!({ "times": times }));
     }
 
+    /// Leaves the next transfers out of manifests.
+    pub fn omit_from_manifest(&self, times: u32) {
+        self.post("/omit", &json!({ "times": times }));
+    }
+
+    /// Answers the next transfer with this status, before a byte of it.
+    pub fn refuse_next_transfer(&self, status: u16) {
+        self.post("/refuse", &json!({ "status": status }));
+    }
+
     /// Names another host in the URLs of leases from now on: `127.0.0.1:1` answers nobody.
     pub fn name_lease_host(&self, host: &str) {
         self.post("/lease-host", &json!({ "host": host }));
@@ -243,6 +253,26 @@ impl Vsphere {
         self.post("/datastore", &wanted);
     }
 
+    /// Pulls the plug of a VM.
+    pub fn pull_plug(&self, vm: &str) {
+        self.post("/pull", &json!({ "name": vm }));
+    }
+
+    /// Whether a VM shows no configuration, as while its host or its datastore is away, or while it is being made.
+    pub fn hide_configuration(&self, vm: &str, hidden: bool) {
+        self.post("/hide", &json!({ "name": vm, "hidden": hidden }));
+    }
+
+    /// Does what the tasks that are held are for, and ends them.
+    pub fn go_on(&self) {
+        self.post("/go-on", &json!({}));
+    }
+
+    /// Gives a datastore or a network another name.
+    pub fn rename(&self, from: &str, to: &str) {
+        self.post("/rename", &json!({ "from": from, "to": to }));
+    }
+
     /// Says of all hosts that they are `connected`, `disconnected` or `notResponding`.
     pub fn set_hosts(&self, connection: &str) {
         self.post("/host", &json!({ "connection": connection }));
@@ -251,6 +281,12 @@ impl Vsphere {
     /// Ends all sessions, as an administrator may, and their leases with them.
     pub fn kill_sessions(&self) {
         self.post("/kill-sessions", &json!({}));
+    }
+
+    /// Restarts it: all sessions end, and their leases with them, and nobody is answered for so long. What is there stays.
+    pub fn restart(&self, away: Duration) {
+        let millis = u64::try_from(away.as_millis()).must("count milliseconds");
+        self.post("/restart", &json!({ "ms": millis }));
     }
 
     /// What it printed.

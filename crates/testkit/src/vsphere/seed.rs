@@ -79,7 +79,17 @@ impl VmSeed {
             mac: mac.to_owned(),
             model: model.to_owned(),
             network: network.to_owned(),
+            addresses: Vec::new(),
         });
+        self
+    }
+
+    /// With these IP addresses at the interface that was given last, which VMware Tools say when they run.
+    #[must_use]
+    pub fn addresses(mut self, addresses: &[&str]) -> Self {
+        if let Some(nic) = self.nics.last_mut() {
+            nic.addresses = addresses.iter().map(ToString::to_string).collect();
+        }
         self
     }
 
@@ -155,10 +165,12 @@ pub struct NicSeed {
     pub model: String,
     /// A standard network or a distributed portgroup, by name.
     pub network: String,
+    /// IP addresses, as VMware Tools say them.
+    pub addresses: Vec<String>,
 }
 
 impl NicSeed {
     fn as_json(&self) -> Value {
-        json!({ "mac": self.mac, "model": self.model, "network": self.network })
+        json!({ "mac": self.mac, "model": self.model, "network": self.network, "addresses": self.addresses })
     }
 }

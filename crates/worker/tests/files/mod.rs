@@ -72,6 +72,8 @@ struct State {
     reads: AtomicUsize,
     delay_micros: AtomicU64,
     is_lost: AtomicBool,
+    /// Whether the second disk's volume gives nothing back.
+    is_sealed: AtomicBool,
 }
 
 impl Files {
@@ -113,6 +115,10 @@ impl Files {
 
     pub fn lose_frozen_state(&self, lost: bool) {
         self.state.is_lost.store(lost, Ordering::Relaxed);
+    }
+
+    pub fn seal_second_volume(&self) {
+        self.state.is_sealed.store(true, Ordering::Relaxed);
     }
 
     pub fn reads(&self) -> usize {
@@ -287,7 +293,11 @@ impl TargetHost for Host {
         }
         Ok(Arc::new(File(LocalFileWriter::create_new(path).await.map_err(io)?)))
     }
+    fn reads_back(&self, volume: &VolumeId) -> bool {
+        !(volume.0.starts_with("vdb") && self.state.is_sealed.load(Ordering::Relaxed))
+    }
     async fn open_volume(&self, volume: &VolumeId, _: ImageFormat) -> Result<Arc<dyn DiskSource>, Error> {
+        assert!(self.reads_back(volume), "{volume:?} was to be read");
         self.open(&volume.0).await
     }
     async fn delete_volume(&self, _: &VolumeSpec, _: &Owner) -> Result<(), Error> {

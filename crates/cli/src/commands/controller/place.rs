@@ -1,6 +1,6 @@
 //! Where this process is: its cluster, its namespace, its name, its folder.
 
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use kube::{Client, Config};
@@ -69,7 +69,9 @@ pub fn runtime(given: Option<&Path>) -> Result<Runtime, Failure> {
         ))
     };
     let Some(path) = given else {
-        let made = tempfile::Builder::new().prefix("vmferry-").tempdir();
+        let private = std::fs::Permissions::from_mode(0o700);
+        let mut folder = tempfile::Builder::new();
+        let made = folder.prefix("vmferry-").permissions(private).tempdir();
         return made
             .map(Runtime::Own)
             .map_err(|error| failed(&std::env::temp_dir(), error));
@@ -77,4 +79,19 @@ pub fn runtime(given: Option<&Path>) -> Result<Runtime, Failure> {
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map(|()| Runtime::Given(path.to_owned()))
         .map_err(|error| failed(path, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_else_looks_into_the_folder_for_sockets() {
+        let parent = tempfile::tempdir().unwrap();
+        for given in [None, Some(parent.path().join("sockets"))] {
+            let folder = runtime(given.as_deref()).unwrap();
+            let mode = folder.path().metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o700, "{}", folder.path().display());
+        }
+    }
 }

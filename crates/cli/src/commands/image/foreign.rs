@@ -23,6 +23,8 @@ use crate::exit::Failure;
 const START: Duration = Duration::from_secs(30);
 /// How often that is looked for.
 const LOOK: Duration = Duration::from_millis(10);
+/// How long it may take to end, and to say why.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 /// How much of its complaints is shown, in bytes.
 const COMPLAINT: u64 = 2000;
 const EXPORT: &str = "disk";
@@ -76,15 +78,17 @@ impl Server {
         let until = Instant::now() + START;
         loop {
             if let Ok(stream) = UnixStream::connect(&socket).await {
-                let client = Client::connect(stream, EXPORT).await;
-                return client
-                    .map_err(|error| Failure::failed(format!("cannot read image {name} by qemu-nbd: {error}")));
+                return match Client::connect(stream, EXPORT).await {
+                    Ok(client) => Ok(client),
+                    // It listens before it opens the image, and ends where it cannot.
+                    Err(_) if self.ends_soon().await => Err(self.refusal(driver, name).await),
+                    Err(error) => Err(Failure::failed(format!(
+                        "cannot read image {name} by qemu-nbd: {error}"
+                    ))),
+                };
             }
             if let Ok(Some(_)) = self.process.try_wait() {
-                let complaint = self.complaint().await;
-                return Err(Failure::failed(format!(
-                    "cannot read image {name} as {driver}: {complaint}; if it is another format, give that with -f"
-                )));
+                return Err(self.refusal(driver, name).await);
             }
             if Instant::now() > until {
                 return Err(Failure::failed(format!(
@@ -96,11 +100,24 @@ impl Server {
         }
     }
 
+    /// Whether the process ends now that it has closed the connection.
+    async fn ends_soon(&mut self) -> bool {
+        matches!(timeout(LAST_WORDS, self.process.wait()).await, Ok(Ok(_)))
+    }
+
+    /// Why it ended before it served.
+    async fn refusal(&mut self, driver: &str, name: &str) -> Failure {
+        let complaint = self.complaint().await;
+        Failure::failed(format!(
+            "cannot read image {name} as {driver}: {complaint}; if it is another format, give that with -f"
+        ))
+    }
+
     /// What it said before it ended, in one line.
     async fn complaint(&mut self) -> String {
         let mut text = Vec::new();
         if let Some(stderr) = self.process.stderr.take() {
-            let _ = timeout(LOOK * 100, stderr.take(COMPLAINT).read_to_end(&mut text)).await;
+            let _ = timeout(LAST_WORDS, stderr.take(COMPLAINT).read_to_end(&mut text)).await;
         }
         let text = String::from_utf8_lossy(&text);
         let lines = text.lines().map(|line| line.trim_start_matches("qemu-nbd: "));

@@ -68,8 +68,8 @@ fn libvirt(provider: &Provider, credentials: Credentials, runtime_dir: PathBuf) 
 fn insecure(provider: &Provider) -> bool {
     let insecure = provider.spec.insecure_skip_verify == Some(true);
     if insecure {
-        tracing::warn!(provider = %key_of(provider), "spec.insecureSkipVerify: whoever is on the way to the host can read the \
-            password; give ca.crt or fingerprint in the Secret instead");
+        tracing::warn!(provider = %key_of(provider), "spec.insecureSkipVerify: where the Secret has neither ca.crt nor \
+            fingerprint, whoever is on the way to the host can read the password; give one of them instead");
     }
     insecure
 }

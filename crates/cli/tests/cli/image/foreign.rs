@@ -1,5 +1,7 @@
 //! Formats that qemu-nbd reads.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use super::{MIB, names, qemu_img, raw_disk, same};
 use crate::support::Bench;
 
@@ -68,6 +70,31 @@ fn what_is_not_the_named_format_is_refused_with_the_words_of_qemu() {
     bench
         .run(&["image", "info", "-f", "luks", "disk.raw"])
         .refused(1, &["passphrase"]);
+}
+
+/// qemu-nbd listens before it opens the image: a client may be there first, and then sees a connection that ends.
+#[test]
+fn a_refusal_that_comes_after_the_connection_is_told_too() {
+    const LATE: &str = r#"#!/usr/bin/env python3
+import socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[sys.argv.index("--socket") + 1])
+listener.listen()
+listener.accept()[0].close()
+print("qemu-nbd: Failed to open: no signature", file=sys.stderr)
+sys.exit(1)
+"#;
+    let bench = Bench::new();
+    raw_disk(&bench, "disk.raw", MIB);
+    let programs = bench.path("programs");
+    std::fs::create_dir(&programs).unwrap();
+    let program = programs.join("qemu-nbd");
+    std::fs::write(&program, LATE).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+    let mut command = bench.command(&["image", "info", "-f", "vhdx", "disk.raw"]);
+    let ran = crate::support::Ran::from(command.env("PATH", path).output().unwrap());
+    ran.refused(1, &["disk.raw", "vhdx", "qemu-nbd says: Failed to open: no signature"]);
 }
 
 /// A backing file is a path that the image names; through qemu-nbd none is opened.

@@ -22,6 +22,13 @@ pub enum Kind {
     Proxmox,
 }
 
+impl Kind {
+    /// Whether it is vSphere, of either sort.
+    pub fn is_vsphere(self) -> bool {
+        matches!(self, Self::Vsphere | Self::Esxi)
+    }
+}
+
 /// A VM to be found at the source.
 #[derive(Debug, Clone)]
 pub struct Seed {
@@ -83,6 +90,19 @@ pub trait Side {
     fn received(&self) -> u64 {
         0
     }
+
+    /// How many are logged in, where that is counted.
+    fn sessions(&self) -> u64 {
+        0
+    }
+
+    /// Whether bytes of a disk are on their way to or from it, where that shows.
+    fn is_moving(&self) -> bool {
+        true
+    }
+
+    /// Restarts it, where it can be: who was logged in is not any more.
+    fn restart(&self) {}
 
     /// Asserts that it was spoken to as it should be.
     fn assert_proper(&self) {}

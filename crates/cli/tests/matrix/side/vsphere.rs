@@ -1,6 +1,7 @@
 //! A vCenter or an ESXi host.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use vmferry_testkit::Format;
@@ -74,6 +75,18 @@ impl Side for Vsphere {
         let leases = state.leases.iter().map(|lease| format!("lease of {}", lease.vm));
         let files = state.files.iter().map(|file| format!("file {file}"));
         vms.chain(leases).chain(files).collect()
+    }
+
+    fn sessions(&self) -> u64 {
+        self.state().sessions
+    }
+
+    fn is_moving(&self) -> bool {
+        !self.state().leases.is_empty()
+    }
+
+    fn restart(&self) {
+        Vsphere::restart(self, Duration::from_secs(1));
     }
 
     fn names(&self, vm: &str) -> Vec<String> {

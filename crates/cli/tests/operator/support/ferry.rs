@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -33,7 +33,7 @@ const WRITTEN: [Kind<'_>; 7] = [
     ("coordination.k8s.io/v1", "Lease"),
 ];
 
-/// Where the controller says how it is, at the cluster's address.
+/// Where controllers say how they are, at the cluster's address: the first one, and the others above.
 const HEALTH_PORT: u16 = 8081;
 
 /// How long what follows a migration may stay when it is over.
@@ -93,14 +93,24 @@ impl Ferry {
 
     /// Applies the manifests of a crossing and starts the controller with more arguments.
     pub fn start_with(&self, crossing: &Crossing, more: &[&str]) -> Ran<'_> {
-        let controller = self.controller(more);
-        self.apply(controller, &crossing.to_yaml())
+        let mut ran = self.alone(more);
+        ran.apply(&crossing.to_yaml());
+        ran
     }
 
     /// Applies the manifests in files and starts the controller.
     pub fn start_files(&self, files: &[&Path]) -> Ran<'_> {
         let texts: Vec<_> = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
-        self.apply(self.controller(&[]), &texts.concat())
+        let mut ran = self.alone(&[]);
+        ran.apply(&texts.concat());
+        ran
+    }
+
+    /// Starts one of several controllers, of which one leads. Each has a number of its own and is called `replica-` and that.
+    #[allow(dead_code, reason = "for tests that go past the scenarios")]
+    pub fn replica(&self, number: u16) -> Ran<'_> {
+        let identity = format!("--identity=replica-{number}");
+        self.controller(number, &["--leader-elect=true", &identity])
     }
 
     /// Applies the manifests of a crossing and runs the controller until it is over.
@@ -168,60 +178,48 @@ impl Ferry {
         self.kubelet.pods().into_iter().map(|(_, name)| name).collect()
     }
 
-    /// Starts the controller with the access that it is installed with.
-    fn controller(&self, more: &[&str]) -> Process {
+    /// Starts the only controller: one that was killed before would be waited for where they take turns.
+    fn alone(&self, more: &[&str]) -> Ran<'_> {
+        self.controller(0, &[&["--leader-elect=false"], more].concat())
+    }
+
+    /// Starts a controller with the access that it is installed with.
+    fn controller(&self, number: u16, more: &[&str]) -> Ran<'_> {
         let (address, _) = self.cluster.address();
+        let health = SocketAddr::from((address, HEALTH_PORT + 2 * number));
         let access = installation::controller(&self.cluster);
         let mut args: Vec<_> = [
             "controller",
             "--executor=job",
             "--verify=readback",
-            // A replica that was killed would be waited for. What a leader does has tests of its own.
-            "--leader-elect=false",
             "--worker-image=vmferry",
         ]
         .map(str::to_owned)
         .into();
         args.push(format!("--worker-service-account={WORKER}"));
-        args.push(format!("--metrics-addr={address}:8080"));
-        args.push(format!("--health-addr={address}:{HEALTH_PORT}"));
+        args.push(format!("--metrics-addr={address}:{}", health.port() - 1));
+        args.push(format!("--health-addr={health}"));
         args.extend(more.iter().map(ToString::to_string));
         let kubeconfig = access.kubeconfig().display().to_string();
         let environment = [("KUBECONFIG", kubeconfig.as_str()), ("POD_NAMESPACE", NAMESPACE)];
-        Process::start(&args, &environment, self.path())
-    }
-
-    fn apply(&self, controller: Process, manifests: &str) -> Ran<'_> {
-        let mut ran = Ran {
+        Ran {
             ferry: self,
             seen: self.watch.seen(),
-            controller,
+            controller: Process::start(&args, &environment, self.path()),
+            health,
             migrations: Vec::new(),
             refusal: None,
             interrupted: false,
-        };
-        for document in manifests.split("---\n").filter(|text| !text.trim().is_empty()) {
-            // JSON, as the crossings write it.
-            let object: Value = serde_json::from_str(document).unwrap();
-            match self.cluster.apply(&object) {
-                Ok(_) if object["kind"] == "VMMigration" => {
-                    let name = object["metadata"]["name"].as_str().unwrap();
-                    ran.migrations.push(name.to_owned());
-                }
-                Ok(_) => {}
-                Err(refusal) => ran.refusal = Some(refusal),
-            }
         }
-        ran
     }
 
     fn delete(&self, name: &str) -> Outcome {
-        let mut controller = self.controller(&[]);
+        let mut ran = self.alone(&[]);
         self.cluster.delete(MIGRATION, "default", name);
         let gone = poll(limit(), || self.find(name).is_none().then_some(()));
-        let said = controller.text();
+        let said = ran.controller.text();
         assert!(gone.is_some(), "{name} does not go:\n{said}\n{:?}", self.find(name));
-        stop(&mut controller, self.cluster.address().0);
+        ran.stop();
         self.assert_no_jobs();
         Outcome { code: 0, text: said }
     }
@@ -238,10 +236,19 @@ impl Ferry {
     /// Asserts that no pod of a worker stays, and no Job.
     #[track_caller]
     fn assert_no_jobs(&self) {
+        let mut namespaces: Vec<_> = self
+            .kubelet
+            .pods()
+            .into_iter()
+            .map(|(namespace, _)| namespace)
+            .collect();
+        namespaces.push("default".to_owned());
+        namespaces.sort();
+        namespaces.dedup();
         let left = || {
             let kinds = [("batch/v1", "Job"), ("v1", "Pod")];
-            let left = kinds.iter().flat_map(|kind| self.cluster.list(*kind, "default"));
-            left.collect::<Vec<_>>()
+            let of = |namespace: &String| kinds.map(|kind| self.cluster.list(kind, namespace)).concat();
+            namespaces.iter().flat_map(of).collect::<Vec<_>>()
         };
         let gone = poll(SETTLE, || left().is_empty().then_some(()));
         assert!(
@@ -252,26 +259,13 @@ impl Ferry {
     }
 }
 
-/// Asks a controller that is up to end, as a cluster does.
-#[track_caller]
-fn stop(controller: &mut Process, address: Ipv4Addr) {
-    let is_up = || TcpStream::connect((address, HEALTH_PORT)).ok();
-    wait_for("the controller", limit(), is_up);
-    controller.signal("TERM");
-    let status = controller.end();
-    assert!(
-        status.success(),
-        "the controller ended with {status}:\n{}",
-        controller.text()
-    );
-}
-
 /// A controller at work on some migrations.
 #[derive(Debug)]
 pub struct Ran<'f> {
     ferry: &'f Ferry,
     seen: Seen,
     controller: Process,
+    health: SocketAddr,
     migrations: Vec<String>,
     refusal: Option<String>,
     interrupted: bool,
@@ -307,12 +301,54 @@ impl Ran<'_> {
             };
         }
         self.ferry.assert_no_jobs();
-        stop(&mut self.controller, self.ferry.cluster.address().0);
-        let is_ready = |name: &String| self.ferry.record(name).phase() == "Ready";
+        self.stop();
+        let is_ready = |name: &String| self.seen.get(name).is_some_and(|record| record.phase() == "Ready");
         Outcome {
             code: i32::from(!self.migrations.iter().all(is_ready)),
             text: self.text(),
         }
+    }
+
+    /// Applies manifests.
+    pub fn apply(&mut self, manifests: &str) {
+        for document in manifests.split("---\n").filter(|text| !text.trim().is_empty()) {
+            // JSON, as the crossings write it.
+            let object: Value = serde_json::from_str(document).unwrap();
+            match self.ferry.cluster.apply(&object) {
+                Ok(_) if object["kind"] == "VMMigration" => {
+                    let name = object["metadata"]["name"].as_str().unwrap();
+                    self.migrations.push(name.to_owned());
+                }
+                Ok(_) => {}
+                Err(refusal) => self.refusal = Some(refusal),
+            }
+        }
+    }
+
+    /// Asks a controller to end, as a cluster does, once it is up.
+    #[track_caller]
+    fn stop(&mut self) {
+        wait_for("the controller", limit(), || TcpStream::connect(self.health).ok());
+        self.controller.signal("TERM");
+        let status = self.controller.end();
+        assert!(
+            status.success(),
+            "the controller ended with {status}:\n{}",
+            self.controller.text()
+        );
+    }
+
+    /// The same migrations, with another controller at work on them. Gives the one that was.
+    #[allow(dead_code, reason = "for tests that go past the scenarios")]
+    pub fn goes_on_with(&mut self, other: Self) -> Process {
+        self.health = other.health;
+        std::mem::replace(&mut self.controller, other.controller)
+    }
+
+    /// Sends a signal to the controller alone.
+    #[allow(dead_code, reason = "for tests that go past the scenarios")]
+    pub fn signal_controller(&self, name: &str) {
+        self.controller.signal(name);
     }
 
     fn are_over(&self) -> bool {

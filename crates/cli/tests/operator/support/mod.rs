@@ -20,6 +20,8 @@ mod process;
 mod record;
 
 pub use ferry::Ferry;
+#[allow(unused_imports, reason = "for tests that go past the scenarios")]
+pub use installation::{shared, worker_account};
 pub use lab::Lab;
 pub use manifest::Crossing;
 pub use outcome::Outcome;

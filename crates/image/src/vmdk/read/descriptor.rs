@@ -110,11 +110,11 @@ impl Descriptor {
 
     /// Length of the disk in sectors, if it is not absurd.
     pub(crate) fn sectors(&self) -> Result<u64, Refusal> {
-        let sum = self.extents.iter().map(|extent| extent.sectors).sum::<u64>();
-        if sum > spec::MAX_CAPACITY {
-            return Err(corrupt(format!("a disk of {sum} sectors")));
-        }
-        Ok(sum)
+        let mut sectors = self.extents.iter().map(|extent| extent.sectors);
+        let sum = sectors.try_fold(0_u64, u64::checked_add);
+        let most = spec::MAX_CAPACITY;
+        sum.filter(|sum| *sum <= most)
+            .ok_or_else(|| corrupt(format!("a disk of more than {most} sectors")))
     }
 }
 
@@ -295,6 +295,13 @@ mod tests {
             (found.cid, found.parent.is_none(), found.sectors().unwrap()),
             (Some(0x12ab), true, 120)
         );
+    }
+
+    #[test]
+    fn extents_that_no_number_holds_together_are_refused() {
+        // 1024 of them come to 2^64 sectors.
+        let disk = parse(&"RW 18014398509481984 ZERO\n".repeat(1024)).unwrap();
+        assert_eq!(disk.sectors().unwrap_err().kind, Kind::Corrupt);
     }
 
     #[test]

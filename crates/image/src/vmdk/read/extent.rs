@@ -76,7 +76,7 @@ impl Extent {
             )?));
         };
         let offset = offset * SECTOR;
-        if offset + len > source.file.size() {
+        if offset.checked_add(len).is_none_or(|end| end > source.file.size()) {
             let detail = format!(
                 "by the descriptor it has {len} bytes of the disk from {offset} on, and it ends at {}",
                 source.file.size()

@@ -10,8 +10,8 @@ use virt::connect::Connect;
 use virt::error::Error as VirtError;
 
 use super::{Endpoint, Transport, fault};
+use crate::libvirt::Config;
 use crate::libvirt::ssh::Tunnel;
-use crate::libvirt::{Config, sys};
 use crate::{Error, Kind};
 
 /// How long a call may take, unless its caller knows better.
@@ -32,7 +32,7 @@ pub(in crate::libvirt) struct Handle(Arc<Shared>);
 
 struct Shared {
     endpoint: Endpoint,
-    login: sys::Login,
+    login: vmferry_libvirt::Login,
     /// The ssh session, for an endpoint that is reached by ssh.
     tunnel: Option<Tunnel>,
     connection: Mutex<Option<Connect>>,
@@ -49,7 +49,7 @@ impl Handle {
             }
             _ => None,
         };
-        let login = sys::Login {
+        let login = vmferry_libvirt::Login {
             username: config.credentials.username.clone(),
             password: config.credentials.password.clone(),
         };
@@ -152,7 +152,7 @@ impl Shared {
         let login = self.login.clone();
         let object = format!("libvirt host {}", self.endpoint);
         let work = spawn_blocking(move || {
-            let connection = sys::open(&uri, &login)?;
+            let connection = vmferry_libvirt::open(&uri, &login)?;
             // A connection without a network has no keepalive; it needs none.
             let _ = connection.set_keep_alive(KEEPALIVE_INTERVAL, KEEPALIVE_COUNT);
             Ok(connection)

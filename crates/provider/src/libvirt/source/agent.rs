@@ -22,9 +22,9 @@ use virt_sys as sys_raw;
 
 use super::job::StateId;
 use super::mark;
+use crate::libvirt::Libvirt;
 use crate::libvirt::conn::kind;
 use crate::libvirt::hypervisor::look_up;
-use crate::libvirt::{Libvirt, sys};
 use crate::{Error, Kind, VmSelector};
 
 /// How long the agent may take to answer a harmless question.
@@ -153,7 +153,7 @@ fn hold(domain: &VirtDomain, id: &StateId, sender: oneshot::Sender<Result<i32, V
         drop(sender.send(Err(error)));
         return;
     }
-    match sys::fs_freeze(domain) {
+    match vmferry_libvirt::fs_freeze(domain) {
         Ok(count) => {
             if sender.send(Ok(count)).is_ok() {
                 let _ = wait.recv_timeout(HOLD_LIMIT);
@@ -194,7 +194,7 @@ fn insist(domain: &VirtDomain) {
 
 /// Thaws, and takes the mark away. A guest that is not frozen does not mind.
 fn thaw(domain: &VirtDomain) -> Result<(), VirtError> {
-    sys::fs_thaw(domain)?;
+    vmferry_libvirt::fs_thaw(domain)?;
     mark::clear(domain)
 }
 

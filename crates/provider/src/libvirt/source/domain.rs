@@ -3,9 +3,9 @@
 use virt::error::Error as VirtError;
 use virt_sys as sys_raw;
 
+use crate::libvirt::Libvirt;
 use crate::libvirt::xml::tree::Element;
 use crate::libvirt::xml::{BackingXml, DeviceKind, DiskXml, DomainXml, SourceXml};
-use crate::libvirt::{Libvirt, sys};
 use crate::{Disk, Error, Hardware, ImageFormat, Kind, PowerState, Vm, VmSelector};
 
 /// A domain and its disks.
@@ -106,7 +106,7 @@ async fn read_disk(libvirt: &Libvirt, vm: &VmSelector, vm_object: &str, disk: &D
     let (path, is_block) = image_path(libvirt, &object, &disk.source).await?;
     let target = disk.target.clone();
     let info = libvirt.with_domain("read the size of a disk of", vm, move |_, domain| {
-        sys::block_info(domain, &target)
+        vmferry_libvirt::block_info(domain, &target)
     });
     let info = info.await.map_err(|error| match error.kind() {
         Kind::NotFound => Error::new(Kind::NotFound, "find", format!("image {path} of {object}"))

@@ -9,8 +9,8 @@ use virt_sys as sys_raw;
 use super::agent;
 use super::domain::Domain;
 use super::job::{Job, JobDisk, Server, StateId};
+use crate::libvirt::Libvirt;
 use crate::libvirt::conn::{Mode, Transport};
-use crate::libvirt::{Libvirt, sys};
 use crate::{Error, Frozen, FrozenId, ImageFormat, Kind, VmSelector};
 
 /// How long a job may take to end.
@@ -58,7 +58,7 @@ pub(super) async fn find_state(libvirt: &Libvirt, vm: &VmSelector, frozen: &Froz
 /// A domain that does not run has no job, and libvirt calls the question invalid.
 fn active_backup(domain: &VirtDomain) -> Result<Option<String>, VirtError> {
     if domain.is_active()? {
-        sys::backup_xml(domain)
+        vmferry_libvirt::backup_xml(domain)
     } else {
         Ok(None)
     }
@@ -151,7 +151,7 @@ pub(super) async fn end(libvirt: &Libvirt, vm: &VmSelector, tag: &str) -> Result
 fn abort_if(domain: &VirtDomain, id: &StateId) -> Result<(), VirtError> {
     let text = active_backup(domain)?;
     match text.as_deref().and_then(Job::parse) {
-        Some(job) if job.id == *id => sys::abort_job(domain),
+        Some(job) if job.id == *id => vmferry_libvirt::abort_job(domain),
         _ => Ok(()),
     }
 }
@@ -227,7 +227,7 @@ async fn start(libvirt: &Libvirt, vm: &VmSelector, job: &Job, checkpoint: bool) 
     let backup = job.render().map_err(bug)?;
     let checkpoint = checkpoint.then(|| job.render_checkpoint().map_err(bug)).transpose()?;
     let begin = libvirt.with_domain("start a backup job of", vm, move |_, domain| {
-        sys::backup_begin(domain, &backup, checkpoint.as_deref())
+        vmferry_libvirt::backup_begin(domain, &backup, checkpoint.as_deref())
     });
     begin.await.map_err(|error| match error.kind() {
         Kind::Busy => error.remedy("wait until the other operation on the VM has ended"),
@@ -310,13 +310,13 @@ fn foreign(domain: &Domain, text: &str) -> Error {
 pub(super) async fn delete_checkpoints(libvirt: &Libvirt, vm: &VmSelector, tag: &str) -> Result<(), Error> {
     let prefix = StateId::prefix(tag);
     let delete = libvirt.with_domain("delete the checkpoints of", vm, move |_, domain| {
-        let names = match sys::checkpoint_names(domain) {
+        let names = match vmferry_libvirt::checkpoint_names(domain) {
             Ok(names) => names,
             Err(error) if error.code().to_raw() == sys_raw::VIR_ERR_NO_SUPPORT => return Ok(()),
             Err(error) => return Err(error),
         };
         for name in names.iter().filter(|name| name.starts_with(&prefix)) {
-            sys::checkpoint_delete(domain, name)?;
+            vmferry_libvirt::checkpoint_delete(domain, name)?;
         }
         Ok(())
     });

@@ -7,7 +7,6 @@ use virt::storage_vol::StorageVol;
 use virt_sys as sys_raw;
 
 use super::domain::is_missing;
-use crate::libvirt::sys;
 use crate::libvirt::xml::storage::PoolXml;
 
 /// The folder of a path.
@@ -32,7 +31,7 @@ pub(super) fn pool_of(connect: &Connect, folder: &str) -> Result<Option<StorageP
 
 /// The volume at `path`, also where it was made behind libvirt's back. Blocks.
 pub(super) fn volume(connect: &Connect, path: &str) -> Result<Option<StorageVol>, VirtError> {
-    match sys::vol_by_path(connect, path) {
+    match vmferry_libvirt::vol_by_path(connect, path) {
         Ok(volume) => return Ok(Some(volume)),
         Err(error) if is_missing(&error) => {}
         Err(error) => return Err(error),
@@ -41,7 +40,7 @@ pub(super) fn volume(connect: &Connect, path: &str) -> Result<Option<StorageVol>
         return Ok(None);
     };
     pool.refresh(0)?;
-    match sys::vol_by_path(connect, path) {
+    match vmferry_libvirt::vol_by_path(connect, path) {
         Ok(volume) => Ok(Some(volume)),
         Err(error) if is_missing(&error) => Ok(None),
         Err(error) => Err(error),

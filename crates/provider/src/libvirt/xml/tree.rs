@@ -39,8 +39,8 @@ pub enum XmlError {
     /// It ends before its root element does, or has none.
     #[error("the document ends too early")]
     Incomplete,
-    /// A value holds a character that no XML document can.
-    #[error("{0:?} holds a control character, which XML cannot carry")]
+    /// The value of this element or attribute holds a character that no XML document can. It may be a secret, and is not shown.
+    #[error("{0} holds a control character, which XML cannot carry")]
     Illegal(String),
 }
 
@@ -193,13 +193,13 @@ impl Element {
     fn write(&self, out: &mut String, depth: usize) -> Result<(), XmlError> {
         let _ = write!(out, "{:1$}<{name}", "", depth * 2, name = self.name);
         for (name, value) in &self.attributes {
-            let _ = write!(out, " {name}=\"{}\"", escape(value)?);
+            let _ = write!(out, " {name}=\"{}\"", escape(name, value)?);
         }
         if self.children.is_empty() && self.text.is_empty() {
             out.push_str("/>\n");
             return Ok(());
         }
-        let _ = write!(out, ">{}", escape(&self.text)?);
+        let _ = write!(out, ">{}", escape(&self.name, &self.text)?);
         if !self.children.is_empty() {
             out.push('\n');
             for child in &self.children {
@@ -257,8 +257,9 @@ pub fn is_legal(character: char) -> bool {
     matches!(character, '\t' | '\n' | '\r' | ' '..='\u{FFFD}' | '\u{10000}'..)
 }
 
-/// Escapes for text and attribute values alike: white space other than the blank too, which a reader would normalise away.
-fn escape(value: &str) -> Result<String, XmlError> {
+/// Escapes for text and attribute values alike: white space other than the blank too, which a reader would normalise away. `name` is
+/// of the element or the attribute.
+fn escape(name: &str, value: &str) -> Result<String, XmlError> {
     let mut out = String::with_capacity(value.len());
     for character in value.chars() {
         match character {
@@ -271,7 +272,7 @@ fn escape(value: &str) -> Result<String, XmlError> {
                 let _ = write!(out, "&#{};", u32::from(character));
             }
             _ if is_legal(character) => out.push(character),
-            _ => return Err(XmlError::Illegal(value.to_owned())),
+            _ => return Err(XmlError::Illegal(name.to_owned())),
         }
     }
     Ok(out)
@@ -320,6 +321,18 @@ mod tests {
     fn refuses_to_write_what_xml_cannot_carry() {
         let element = Element::new("name").text_of("bell\u{7}");
         assert!(matches!(element.render(), Err(XmlError::Illegal(_))));
+        let secrets = [
+            Element::new("graphics").with("passwd", "hunter2\0"),
+            Element::new("passwd").text_of("hunter2\0"),
+        ];
+        for element in secrets {
+            let said = Element::new("devices")
+                .child_of(element)
+                .render()
+                .unwrap_err()
+                .to_string();
+            assert!(said.contains("passwd") && !said.contains("hunter2"), "{said}");
+        }
     }
 
     proptest! {

@@ -6,7 +6,9 @@ use serde_json::Value;
 
 use super::number;
 use super::task::Upid;
-use super::types::{ClusterEntry, Content, Interface, Node, Storage, Version, VersionAnswer, VmStatus};
+use super::types::{
+    ClusterEntry, ConfiguredStorage, Content, Interface, Node, Storage, Version, VersionAnswer, VmStatus,
+};
 use super::vm::Located;
 use super::{Call, Client};
 use crate::{Error, Kind};
@@ -43,6 +45,12 @@ impl Client {
             format!("node {node}"),
         ))
         .await
+    }
+
+    /// The storages of the cluster as they are configured, those of nodes that are down among them: `GET /storage`.
+    pub(crate) async fn configured_storages(&self) -> Result<Vec<ConfiguredStorage>, Error> {
+        self.send(&Call::get(&["storage"], "list the storages of", self.object()))
+            .await
     }
 
     /// What a storage holds: `GET /nodes/N/storage/S/content`.

@@ -15,7 +15,6 @@ mod endpoint;
 pub(crate) mod number;
 mod send;
 pub(crate) mod task;
-mod tls;
 pub(crate) mod types;
 pub(crate) mod upload;
 pub(crate) mod vm;
@@ -33,10 +32,18 @@ use auth::Auth;
 use endpoint::Endpoint;
 
 use crate::credentials::Credentials;
+use crate::tls::{Custom, Trust};
 use crate::{Error, Kind};
 
 /// How long a connection may take to come about, TLS included.
 const CONNECTING: Duration = Duration::from_secs(15);
+
+/// What its users give of certificates.
+const CUSTOM: Custom = Custom {
+    sha1: false,
+    fingerprint: "take the SHA-256 from the node's System > Certificates, or: pvenode cert info",
+    authorities: "/etc/pve/pve-root-ca.pem",
+};
 
 /// The API of a cluster or node. Cheap to clone: clones share connections and ticket.
 #[derive(Clone)]
@@ -64,7 +71,8 @@ impl Client {
             .http1_only()
             .connect_timeout(CONNECTING)
             .tcp_keepalive(Duration::from_secs(30));
-        let http = tls::trust(builder, credentials, insecure)?
+        let http = Trust::of(credentials, insecure, &CUSTOM)?
+            .apply(builder)?
             .build()
             .map_err(|error| Error::new(Kind::Bug, "set up", "the HTTP client").source(error))?;
         Ok(Self(Arc::new(Inner {

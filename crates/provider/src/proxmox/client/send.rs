@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use super::answer::Answer;
 use super::auth::{Auth, Ticket, put_token};
 use super::{Call, Client};
+use crate::tls::is_mismatch;
 use crate::{Error, Kind};
 
 /// How long an answer may take. Proxmox VE itself gives up on another node after half a minute.
@@ -185,12 +186,9 @@ impl Client {
             chain.push(format!("no answer within {} s", PATIENCE.as_secs()));
         }
         let detail = format!("{}: {}", self.name(), chain.join(": "));
-        if detail.contains("ApplicationVerificationFailure") {
+        if is_mismatch(&detail) {
             return Error::new(Kind::Untrusted, action, object)
-                .detail(format!(
-                    "{}: its certificate is not the one whose fingerprint is in the Secret",
-                    self.name()
-                ))
+                .detail(detail)
                 .remedy("if it was renewed on purpose, put the new fingerprint into the Secret (pvenode cert info)");
         }
         if detail.contains("certificate") {

@@ -84,6 +84,8 @@ pub(crate) struct TaskEntry {
     pub(crate) kind: String,
     /// What it does it to: a VM's id, a file's name.
     pub(crate) id: Option<String>,
+    /// Who had it done: `user@realm`, or `user@realm!token`.
+    pub(crate) user: Option<String>,
     /// When it began, in seconds since 1970 by the node's clock.
     #[serde(default, deserialize_with = "super::number::maybe_number")]
     pub(crate) starttime: Option<u64>,
@@ -271,6 +273,15 @@ impl Client {
             .with("source", "all")
             .with("limit", 50);
         self.send(&call).await
+    }
+
+    /// Whether a task is one of the user's who is let in here. A token is told apart from its user in some versions, and not in
+    /// others.
+    pub(crate) fn is_ours(&self, task: &TaskEntry) -> bool {
+        let person = |user: &str| user.split('!').next().unwrap_or_default().to_owned();
+        task.user
+            .as_deref()
+            .is_none_or(|user| person(user) == person(self.user()))
     }
 
     /// The tasks of a node that are at work.

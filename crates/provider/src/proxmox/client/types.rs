@@ -51,8 +51,6 @@ pub(crate) struct VmResource {
     pub(crate) kind: String,
     /// Its name; absent where nobody may see it or it has none.
     pub(crate) name: Option<String>,
-    /// `running`, `stopped`, `unknown`.
-    pub(crate) status: Option<String>,
     /// Its tags, separated by semicolons.
     pub(crate) tags: Option<String>,
 }
@@ -124,6 +122,53 @@ pub(crate) struct Storage {
     pub(crate) avail: Option<u64>,
 }
 
+/// An entry of `GET /storage`: a storage as it is configured for the cluster.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct ConfiguredStorage {
+    /// Its name.
+    #[serde(rename = "storage")]
+    pub(crate) name: String,
+    /// `dir`, `nfs`, `lvmthin`, `zfspool`, `rbd`, …
+    #[serde(rename = "type")]
+    kind: String,
+    /// What it may hold, separated by commas.
+    #[serde(default)]
+    content: String,
+    /// Whether all nodes see the same, where that does not follow from its type.
+    #[serde(default, deserialize_with = "flag")]
+    shared: bool,
+    /// Whether it is switched off.
+    #[serde(default, deserialize_with = "flag")]
+    disable: bool,
+    /// The nodes that have it, separated by commas; all, where nothing is said.
+    nodes: Option<String>,
+}
+
+impl ConfiguredStorage {
+    /// Whether it takes files of content `import`, on this node.
+    pub(crate) fn takes_imports_on(&self, node: &str) -> bool {
+        let holds = self.content.split(',').any(|one| one.trim() == "import");
+        holds && !self.disable && self.is_on(node)
+    }
+
+    /// Whether it holds disks that no node but this one sees.
+    pub(crate) fn is_of_one_node(&self, node: &str) -> bool {
+        let holds = self.content.split(',').any(|one| one.trim() == "images");
+        let is_remote = matches!(self.kind.as_str(), "rbd" | "iscsi" | "iscsidirect" | "zfs" | "pbs");
+        holds && !self.disable && !is_remote && !self.is_shared() && self.is_on(node)
+    }
+
+    fn is_on(&self, node: &str) -> bool {
+        let has_it = |nodes: &str| nodes.split([',', ' ', ';']).any(|one| one == node);
+        self.nodes.as_deref().is_none_or(has_it)
+    }
+
+    /// Whether all nodes see the same files in it.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.shared || matches!(self.kind.as_str(), "nfs" | "cifs" | "cephfs" | "glusterfs")
+    }
+}
+
 impl Storage {
     /// Whether it may hold this kind of content (`images`, `import`).
     pub(crate) fn holds(&self, content: &str) -> bool {
@@ -152,6 +197,9 @@ pub(crate) struct Content {
     /// Size in bytes: of an image its capacity, of an `import` the file's where nobody looked into it.
     #[serde(default, deserialize_with = "maybe_number")]
     pub(crate) size: Option<u64>,
+    /// The id of the VM that an image belongs to, by its name.
+    #[serde(default, deserialize_with = "maybe_number")]
+    pub(crate) vmid: Option<u64>,
 }
 
 /// An entry of `GET /nodes/N/network?type=any_bridge`.
@@ -181,6 +229,38 @@ mod tests {
         assert!(version("8.10") > version("8.4") && version("9.0") > version("8.10"));
         for text in ["", "8", "x.y", ".1"] {
             assert_eq!(Version::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_on_one_node_where_its_storage_is() {
+        let alone = |text: &str| {
+            let storage: ConfiguredStorage = serde_json::from_str(text).unwrap();
+            storage.takes_imports_on("pve2") && !storage.is_shared()
+        };
+        for (text, is_alone) in [
+            (r#"{"storage": "a", "type": "dir", "content": "images,import"}"#, true),
+            (
+                r#"{"storage": "a", "type": "dir", "content": "import", "nodes": "pve1,pve2"}"#,
+                true,
+            ),
+            (
+                r#"{"storage": "a", "type": "dir", "content": "import", "nodes": "pve1,pve22"}"#,
+                false,
+            ),
+            (
+                r#"{"storage": "a", "type": "dir", "content": "import", "shared": "1"}"#,
+                false,
+            ),
+            (
+                r#"{"storage": "a", "type": "dir", "content": "import", "disable": 1}"#,
+                false,
+            ),
+            (r#"{"storage": "a", "type": "dir", "content": "images"}"#, false),
+            (r#"{"storage": "a", "type": "nfs", "content": "import"}"#, false),
+            (r#"{"storage": "a", "type": "lvmthin"}"#, false),
+        ] {
+            assert_eq!(alone(text), is_alone, "{text}");
         }
     }
 

@@ -9,12 +9,12 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::Guest;
 use super::state::{RUN, StateId};
+use super::{Guest, watchdog};
 use crate::proxmox::Proxmox;
 use crate::proxmox::client::Call;
 use crate::proxmox::client::vm::Located;
-use crate::proxmox::ssh::{Shell, quote};
+use crate::proxmox::ssh::Shell;
 use crate::{Error, Kind};
 
 /// How long the guest may take to freeze its file systems.
@@ -23,6 +23,20 @@ const FREEZE: Duration = Duration::from_secs(10);
 const THAW: Duration = Duration::from_secs(10);
 /// After how many seconds the node thaws by itself, counted from before the freeze: what that may take, and then ten.
 const WATCHDOG: u32 = 20;
+
+/// What the name of the mark ends in of a guest that is frozen, and of one that is paused.
+pub(super) const FROZEN: &str = "thaw";
+pub(super) const PAUSED: &str = "cont";
+
+/// How a node thaws a guest.
+fn thaw(vmid: u64) -> String {
+    format!("qm guest cmd {vmid} fsfreeze-thaw")
+}
+
+/// How a node lets a guest go on that is paused, whatever holds its lock.
+pub(super) fn resume(vmid: u64) -> String {
+    format!("qm resume {vmid} --skiplock 1")
+}
 
 /// A guest that stands still, or not. It is thawed when this is dropped.
 pub(super) struct Hold {
@@ -52,7 +66,7 @@ pub(super) async fn freeze(proxmox: &Proxmox, guest: &Guest, shell: &Shell, id: 
         proxmox: proxmox.clone(),
         at: guest.at.clone(),
         shell: shell.clone(),
-        mark: format!("{RUN}/{id}.thaw"),
+        mark: format!("{RUN}/{id}.{FROZEN}"),
     };
     match timeout(FREEZE, frozen.ask("fsfreeze-status"))
         .await
@@ -109,18 +123,9 @@ impl Frozen {
         self.proxmox.client.send_at(&mut at, call).await
     }
 
-    /// Has the node thaw the guest after a while, unless the mark is gone by then.
+    /// Has the node thaw the guest after a while, unless it was thawed by then.
     async fn watch(&self, object: &str) -> Result<(), Error> {
-        let (mark, vmid) = (quote(&self.mark), self.at.vmid);
-        let watchdog = format!(
-            "n=0; while [ -e {mark} ] && [ $n -lt {WATCHDOG} ]; do sleep 1; n=$((n + 1)); done\n\
-             [ -e {mark} ] && qm guest cmd {vmid} fsfreeze-thaw && rm -f {mark}"
-        );
-        let script = format!(
-            ": >{mark}\nsetsid sh -c {} </dev/null >/dev/null 2>&1 &\n",
-            quote(&watchdog)
-        );
-        self.shell.run(&script, "watch over", object).await.map(drop)
+        watchdog::set(&self.shell, &self.mark, WATCHDOG, &thaw(self.at.vmid), object).await
     }
 
     /// Thaws, and calls the watchdog off.
@@ -130,11 +135,7 @@ impl Frozen {
             let detail = format!("no answer within {} s", THAW.as_secs());
             Err(Error::new(Kind::Busy, "thaw", format!("VM {}", self.at.vmid)).detail(detail))
         })?;
-        let script = format!("rm -f {}", quote(&self.mark));
-        self.shell
-            .run(&script, "call off the watchdog of", &format!("VM {}", self.at.vmid))
-            .await
-            .map(drop)
+        watchdog::call_off(&self.shell, &self.mark, &format!("VM {}", self.at.vmid)).await
     }
 }
 
@@ -168,23 +169,21 @@ impl Drop for Hold {
     }
 }
 
-/// Thaws a guest that a process of this owner froze and did not thaw.
-pub(super) async fn recover(proxmox: &Proxmox, guest: &Guest, tag: &str) {
-    let recover = async {
-        let shell = proxmox.shell(&guest.at.node).await?;
-        let pattern = format!("{RUN}/{}", StateId::prefix(tag));
-        let script = format!(
-            "for mark in {pattern}*.thaw; do [ -e \"$mark\" ] || continue\n\
-             qm guest cmd {} fsfreeze-thaw >/dev/null && rm -f -- \"$mark\" && echo thawed\ndone\n",
-            guest.at.vmid
-        );
-        shell.run(&script, "thaw", &guest.object).await
+/// Lets a guest go on that a process of this owner froze, or paused, and did not let go on.
+pub(super) async fn recover(shell: &Shell, vmid: u64, object: &str, tag: &str) {
+    let pattern = format!("{RUN}/{}", StateId::prefix(tag));
+    let each = |ending: &str, command: &str| {
+        format!(
+            "for mark in {pattern}*.{ending}; do [ -e \"$mark\" ] || continue\n\
+             {command} >/dev/null && rm -f -- \"$mark\" && echo done\ndone\n"
+        )
     };
-    match recover.await {
-        Ok(said) if said.contains("thawed") => {
-            tracing::info!(vm = guest.vm.name, "thawed the guest, which was left frozen");
+    let script = each(PAUSED, &resume(vmid)) + &each(FROZEN, &thaw(vmid));
+    match shell.run(&script, "thaw", object).await {
+        Ok(said) if said.contains("done") => {
+            tracing::info!(vm = object, "the guest was left standing still, and goes on now");
         }
         Ok(_) => {}
-        Err(error) => tracing::warn!(%error, "the guest's file systems may still be frozen"),
+        Err(error) => tracing::warn!(%error, "the guest may still be frozen"),
     }
 }

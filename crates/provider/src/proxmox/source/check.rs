@@ -1,7 +1,7 @@
 //! What is refused before anything is made.
 
 use super::Guest;
-use super::found::Found;
+use super::found::{Found, check_age};
 use super::{clone, volume};
 use crate::proxmox::Proxmox;
 use crate::{Error, Kind};
@@ -34,7 +34,7 @@ pub(super) async fn check(proxmox: &Proxmox, guest: &Guest) -> Result<(), Error>
                 .remedy("set snapshot=0 on it, or take it off the VM"));
         }
     }
-    if !proxmox.has_ssh() {
+    if !proxmox.may_use_nodes() {
         let Some(shared) = &proxmox.config.shared else {
             return Err(Error::new(Kind::Unsupported, "read", &guest.object)
                 .detail("Proxmox VE's API does not give the bytes of a disk, and there is nothing to log in to its node with")
@@ -45,10 +45,23 @@ pub(super) async fn check(proxmox: &Proxmox, guest: &Guest) -> Result<(), Error>
         return clone::check(proxmox, guest, shared).await;
     }
     // Logs in, too: a wrong key or an unknown host is said here.
-    volume::look(proxmox, guest).await?;
+    let places = volume::look(proxmox, guest).await?;
     if guest.is_running() {
+        for (drive, place) in guest.config.disks.iter().zip(&places) {
+            if !place.takes_changes() {
+                let object = format!("disk {:?} of {}", drive.option, guest.object);
+                return Err(Error::new(Kind::Unsupported, "read", object)
+                    .detail(format!(
+                        "while the VM runs, what its guest overwrites is kept beside the disk, and that cannot be done on its \
+                         storage, which is Ceph's or another's without local paths: {}",
+                        place.path
+                    ))
+                    .remedy("stop the VM for the migration, or move the disk to another storage (qm disk move)"));
+            }
+        }
         let shell = proxmox.shell(&guest.at.node).await?;
         let mut monitor = shell.monitor(guest.at.vmid, &guest.object).await?;
+        check_age(&mut monitor, &guest.object).await?;
         let found = Found::read(&mut monitor).await?;
         for drive in &guest.config.disks {
             found.drive(&drive.option, &guest.object)?;

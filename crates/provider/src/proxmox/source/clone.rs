@@ -16,7 +16,7 @@ use vmferry_image::{Image, Limits, NoBacking, Source};
 use super::Guest;
 use super::disk::gone;
 use crate::proxmox::client::Call;
-use crate::proxmox::client::task::Upid;
+use crate::proxmox::client::task::{TaskEntry, Upid};
 use crate::proxmox::client::types::Storage;
 use crate::proxmox::client::vm::Located;
 use crate::proxmox::config::VmConfig;
@@ -111,10 +111,11 @@ pub(super) async fn check(proxmox: &Proxmox, guest: &Guest, shared: &Shared) -> 
     Ok(())
 }
 
-/// The clone of an owner, made or still being made.
-async fn find(proxmox: &Proxmox, tag: &str) -> Result<Option<Clone>, Error> {
-    let all = proxmox.client.vms().await?.into_iter();
-    for vm in all.filter(|vm| vm.name.as_deref() == Some(&name(tag))) {
+/// The clones of an owner, made or still being made. One whose first disk is not copied yet does not show whose it is.
+async fn all(proxmox: &Proxmox, tag: &str) -> Result<Vec<Clone>, Error> {
+    let mut clones = Vec::new();
+    let vms = proxmox.client.vms().await?.into_iter();
+    for vm in vms.filter(|vm| vm.name.as_deref() == Some(&name(tag))) {
         let mut at = Located {
             vmid: vm.vmid,
             node: vm.node,
@@ -125,10 +126,26 @@ async fn find(proxmox: &Proxmox, tag: &str) -> Result<Option<Clone>, Error> {
         };
         if let Some(nonce) = config.description.trim().strip_prefix(&mark(tag)) {
             let nonce = nonce.to_owned();
-            return Ok(Some(Clone { at, nonce, config }));
+            clones.push(Clone { at, nonce, config });
         }
     }
-    Ok(None)
+    Ok(clones)
+}
+
+/// The clone of an owner: one that is made, else one that is still being made.
+async fn find(proxmox: &Proxmox, tag: &str) -> Result<Option<Clone>, Error> {
+    let mut clones = all(proxmox, tag).await?;
+    clones.sort_by_key(|clone| (clone.config.lock.is_some(), clone.at.vmid));
+    Ok(clones.into_iter().next())
+}
+
+/// Whether our own user has a clone of a VM made right now: it may be an owner's whose process has ended.
+async fn is_cloned(proxmox: &Proxmox, at: &Located) -> Result<bool, Error> {
+    let vmid = at.vmid.to_string();
+    let tasks = proxmox.client.running_tasks(&at.node).await?;
+    let ours =
+        |task: &TaskEntry| task.kind == "qmclone" && task.id.as_deref() == Some(&vmid) && proxmox.client.is_ours(task);
+    Ok(tasks.iter().any(ours))
 }
 
 /// The state that holds.
@@ -142,6 +159,11 @@ pub(super) async fn frozen(proxmox: &Proxmox, tag: &str) -> Result<Option<Frozen
 
 /// Makes the clone, or finds the one that was made before.
 pub(super) async fn freeze(proxmox: &Proxmox, guest: &Guest, shared: &Shared, tag: &str) -> Result<Frozen, Error> {
+    // Another process may have begun it.
+    let start = Instant::now();
+    while is_cloned(proxmox, &guest.at).await? && start.elapsed() < COPY {
+        tokio::time::sleep(PAUSE).await;
+    }
     if let Some(clone) = find(proxmox, tag).await? {
         if clone.config.lock.is_some() {
             wait_for(proxmox, tag).await?;
@@ -253,26 +275,36 @@ async fn take_snapshot(proxmox: &Proxmox, guest: &Guest, tag: &str) -> Result<()
         .map(drop)
 }
 
-/// Deletes the clone, and the snapshot unless it is to be kept.
+/// Deletes the clones, and the snapshot unless it is to be kept.
+///
+/// # Errors
+/// [`Kind::Busy`] while a clone of the VM is being made that may be the owner's.
 pub(super) async fn release(proxmox: &Proxmox, selector: &VmSelector, tag: &str, keep: bool) -> Result<(), Error> {
-    if let Some(clone) = find(proxmox, tag).await? {
-        let id = clone.at.vmid.to_string();
-        let object = format!("the clone {id} on node {}", clone.at.node);
-        let call = Call::delete(&["nodes", &clone.at.node, "qemu", &id], "delete", &object)
-            .with("purge", 1)
-            .with("destroy-unreferenced-disks", 1);
-        let task = Upid::parse(&proxmox.client.send::<String>(&call).await?)?;
-        proxmox.client.wait(&task, LIMIT, "delete", &object).await?;
-    }
-    if keep {
-        return Ok(());
-    }
-    let mut at = match proxmox.client.look_up(selector).await {
-        Err(error) if error.kind() == Kind::NotFound => return Ok(()),
-        found => found.map(|found| Located {
-            vmid: found.vmid,
-            node: found.node,
+    let at = match proxmox.client.look_up(selector).await {
+        Err(error) if error.kind() == Kind::NotFound => None,
+        found => found.map(|found| {
+            Some(Located {
+                vmid: found.vmid,
+                node: found.node,
+            })
         })?,
+    };
+    if let Some(at) = &at
+        && is_cloned(proxmox, at).await?
+    {
+        return Err(Error::new(
+            Kind::Busy,
+            "delete",
+            format!("the clone of VM {} on node {}", at.vmid, at.node),
+        )
+        .detail("a clone of it is being made that may be this migration's")
+        .remedy("it is deleted when it is done; to have that sooner, stop its task (qmclone)"));
+    }
+    for clone in all(proxmox, tag).await? {
+        delete(proxmox, &clone).await?;
+    }
+    let Some(mut at) = at.filter(|_| !keep) else {
+        return Ok(());
     };
     if !snapshots(proxmox, &mut at)
         .await?
@@ -296,6 +328,16 @@ pub(super) async fn release(proxmox: &Proxmox, selector: &VmSelector, tag: &str,
         .wait(&Upid::parse(&answer)?, LIMIT, "delete", &object)
         .await
         .map(drop)
+}
+
+async fn delete(proxmox: &Proxmox, clone: &Clone) -> Result<(), Error> {
+    let id = clone.at.vmid.to_string();
+    let object = format!("the clone {id} on node {}", clone.at.node);
+    // With the disks that its configuration names, which are all of them once its lock is gone: what else has its
+    // id was there before.
+    let call = Call::delete(&["nodes", &clone.at.node, "qemu", &id], "delete", &object).with("purge", 1);
+    let task = Upid::parse(&proxmox.client.send::<String>(&call).await?)?;
+    proxmox.client.wait(&task, LIMIT, "delete", &object).await.map(drop)
 }
 
 /// Opens a disk of the clone `frozen`.

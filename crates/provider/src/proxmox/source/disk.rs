@@ -150,7 +150,7 @@ pub(super) fn gone(object: &str, frozen: &FrozenId, why: &str) -> Error {
     Error::new(Kind::FrozenStateGone, "read", object).detail(why)
 }
 
-fn fault(action: &'static str, object: &str, error: NbdError) -> Error {
+pub(super) fn fault(action: &'static str, object: &str, error: NbdError) -> Error {
     let kind = match &error {
         NbdError::Io(_) | NbdError::Closed | NbdError::Timeout(_) => Kind::Unreachable,
         NbdError::OutOfRange { .. } => Kind::Bug,

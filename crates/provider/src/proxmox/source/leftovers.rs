@@ -4,21 +4,23 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::found::Found;
-use super::state::{RUN, StateId};
+use super::found::{Found, Graph};
+use super::state::{Part, RUN, StateId};
+use super::{agent, insert};
 use crate::proxmox::Proxmox;
 use crate::proxmox::client::vm::Located;
+use crate::proxmox::hypervisor::power;
 use crate::proxmox::ssh::{Qmp, Shell, quote};
-use crate::{Error, Kind, VmSelector};
+use crate::{Error, Kind, PowerState, VmSelector};
 
-/// How long jobs may take to end.
-const END: Duration = Duration::from_secs(30);
-/// The pause between two looks at them.
+/// How long it may take until nobody uses a block node any more.
+const END: Duration = Duration::from_secs(15);
+/// The pause between two looks at it.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Ends what was frozen for an owner, and removes what came with it. Nothing to do is success, and so is a VM that is gone.
 pub(super) async fn release(proxmox: &Proxmox, selector: &VmSelector, tag: &str) -> Result<(), Error> {
-    if !proxmox.has_ssh() {
+    if !proxmox.may_use_nodes() {
         // Then nothing was ever frozen.
         return Ok(());
     }
@@ -27,20 +29,26 @@ pub(super) async fn release(proxmox: &Proxmox, selector: &VmSelector, tag: &str)
         Err(error) if error.kind() == Kind::NotFound => return forsaken(proxmox, selector, tag).await,
         Err(error) => return Err(error),
     };
-    let at = Located {
+    let mut at = Located {
         vmid: found.vmid,
         node: found.node,
     };
+    // The list of all VMs calls one that is paused so, and says of one whose node is silent that it is unknown. All of them may
+    // have a process, with our filters in it.
+    let runs = match proxmox.client.vm_status(&mut at).await {
+        Err(error) if error.kind() == Kind::NotFound => return forsaken(proxmox, selector, tag).await,
+        status => power(&status?) == PowerState::On,
+    };
     let object = format!("VM {:?} (VMID {}) on node {}", selector.name, at.vmid, at.node);
     let shell = proxmox.shell(&at.node).await?;
-    if found.status.as_deref() == Some("running") {
+    if runs {
+        agent::recover(&shell, at.vmid, &object, tag).await;
         end(&shell, at.vmid, &object, tag).await?;
     }
-    sweep(&shell, &object, tag).await?;
+    sweep(&shell, &object, tag, runs).await?;
     let storages = images(proxmox, &at.node).await?;
     free(&shell, at.vmid, &storages, tag).await?;
-    elsewhere(proxmox, &at.node, tag).await;
-    Ok(())
+    elsewhere(proxmox, &at, tag).await
 }
 
 /// The usable storages of a node that hold disks.
@@ -50,42 +58,95 @@ async fn images(proxmox: &Proxmox, node: &str) -> Result<Vec<String>, Error> {
     Ok(usable.map(|storage| storage.name).collect())
 }
 
-/// The VM is gone, and its jobs with it. Its volumes may be there, on any node.
+/// Those of them that no other node sees.
+async fn own_images(proxmox: &Proxmox, node: &str) -> Result<Vec<String>, Error> {
+    let storages = proxmox.client.storages(node).await?.into_iter();
+    let own = storages.filter(|storage| !storage.shared && storage.holds("images") && storage.is_usable());
+    Ok(own.map(|storage| storage.name).collect())
+}
+
+/// The VM is gone, and its filters with it. Its volumes may be there, on any node.
 async fn forsaken(proxmox: &Proxmox, selector: &VmSelector, tag: &str) -> Result<(), Error> {
     let vmid = selector.id.as_deref().and_then(|id| id.parse::<u64>().ok());
-    for node in proxmox
-        .client
-        .nodes()
-        .await?
-        .into_iter()
-        .filter(super::super::client::types::Node::is_online)
-    {
-        let shell = proxmox.shell(&node.name).await?;
-        sweep(&shell, &format!("node {}", node.name), tag).await?;
+    for node in others(proxmox, "", vmid.is_some()).await? {
+        let Some(shell) = shell(proxmox, &node).await? else {
+            continue;
+        };
+        sweep(&shell, &format!("node {node}"), tag, false).await?;
         if let Some(vmid) = vmid {
-            free(&shell, vmid, &images(proxmox, &node.name).await?, tag).await?;
+            free(&shell, vmid, &images(proxmox, &node).await?, tag).await?;
         }
     }
     Ok(())
 }
 
-/// What a VM that has moved may have left on other nodes: sockets, and servers whose connection nobody saw end. They stand in nobody's
-/// way, so that a node that cannot be reached is no failure.
-async fn elsewhere(proxmox: &Proxmox, here: &str, tag: &str) {
-    let nodes = proxmox.client.nodes().await.unwrap_or_default();
-    for node in nodes.into_iter().filter(|node| node.is_online() && node.name != here) {
-        let swept = async { sweep(&proxmox.shell(&node.name).await?, &format!("node {}", node.name), tag).await };
-        if let Err(error) = swept.await {
-            tracing::debug!(%error, "another node was not looked at");
+/// The nodes of the cluster that are up, but for one.
+///
+/// # Errors
+/// [`Kind::Unreachable`] where there may be volumes, and a node is down that may have some which no other node sees.
+async fn others(proxmox: &Proxmox, here: &str, volumes: bool) -> Result<Vec<String>, Error> {
+    let mut names = Vec::new();
+    let mut configured = None;
+    for node in proxmox.client.nodes().await? {
+        if node.name == here {
+            continue;
         }
+        if node.is_online() {
+            names.push(node.name);
+            continue;
+        }
+        // Nobody logs in to another node than that host.
+        if !volumes || proxmox.config.ssh.host.is_some() {
+            continue;
+        }
+        let storages = match configured.take() {
+            Some(storages) => storages,
+            None => proxmox.client.configured_storages().await?,
+        };
+        if let Some(storage) = storages.iter().find(|storage| storage.is_of_one_node(&node.name)) {
+            return Err(Error::new(Kind::Unreachable, "tidy up", format!("node {}", node.name))
+                .detail(format!(
+                    "it is down, and storage {} there may have what a guest overwrote before the VM moved away",
+                    storage.name
+                ))
+                .remedy("start the node, or take it out of the cluster (pvecm delnode) where it does not come back"));
+        }
+        configured = Some(storages);
+    }
+    Ok(names)
+}
+
+/// The shell of a node; `None` where the Provider names one host for ssh, and that is another node.
+async fn shell(proxmox: &Proxmox, node: &str) -> Result<Option<Shell>, Error> {
+    match proxmox.shell(node).await {
+        Err(error) if error.kind() == Kind::Invalid && proxmox.config.ssh.host.is_some() => Ok(None),
+        shell => shell.map(Some),
     }
 }
 
-/// Ends the owner's jobs and exports in a VM that runs.
+/// What a VM that has moved left on other nodes: volumes, of which a move takes along only those that its configuration names;
+/// sockets, and servers whose connection nobody saw end.
+async fn elsewhere(proxmox: &Proxmox, at: &Located, tag: &str) -> Result<(), Error> {
+    for node in others(proxmox, &at.node, true).await? {
+        let shell = match proxmox.shell(&node).await {
+            // A node that does not let us in did not do so before.
+            Err(error) if matches!(error.kind(), Kind::Denied | Kind::Untrusted | Kind::Invalid) => {
+                tracing::warn!(%error, "another node was not looked at for what a VM left there");
+                continue;
+            }
+            shell => shell?,
+        };
+        sweep(&shell, &format!("node {node}"), tag, false).await?;
+        free(&shell, at.vmid, &own_images(proxmox, &node).await?, tag).await?;
+    }
+    Ok(())
+}
+
+/// Ends the owner's exports in a VM that runs, and takes its filters out.
 pub(super) async fn end(shell: &Shell, vmid: u64, object: &str, tag: &str) -> Result<(), Error> {
     let mut monitor = match shell.monitor(vmid, object).await {
         Ok(monitor) => monitor,
-        // It was stopped meanwhile, and its jobs ended with it.
+        // It was stopped meanwhile, and all of that ended with it.
         Err(error) if error.kind() == Kind::Unreachable && !has_monitor(shell, vmid, object).await? => return Ok(()),
         Err(error) => return Err(error),
     };
@@ -114,31 +175,48 @@ pub(super) async fn end(shell: &Shell, vmid: u64, object: &str, tag: &str) -> Re
         let stopped = monitor.call("nbd-server-stop", json!({})).await;
         absent_is_fine(stopped)?;
     }
-    for job in found.jobs.iter().filter(|job| job.id.starts_with(&prefix)) {
-        absent_is_fine(
-            monitor
-                .call("block-job-cancel", json!({"device": job.id, "force": true}))
-                .await,
-        )?;
+    for access in found.nodes_of(Part::Access, tag) {
+        delete_node(&mut monitor, &access, object).await?;
     }
-    wait_for_jobs(&mut monitor, &prefix, object).await?;
-    let nodes = StateId::node_prefix(tag);
-    for node in found.nodes.iter().filter(|node| node.starts_with(&nodes)) {
-        absent_is_fine(monitor.call("blockdev-del", json!({"node-name": node})).await)?;
+    for filter in found.nodes_of(Part::Filter, tag) {
+        take_out(&mut monitor, &filter).await?;
+        delete_node(&mut monitor, &filter, object).await?;
+    }
+    for changes in found.nodes_of(Part::Changes, tag) {
+        delete_node(&mut monitor, &changes, object).await?;
     }
     Ok(())
 }
 
-async fn wait_for_jobs(monitor: &mut Qmp, prefix: &str, object: &str) -> Result<(), Error> {
+/// Gives the devices that are on a filter what is below it.
+async fn take_out(monitor: &mut Qmp, filter: &str) -> Result<(), Error> {
+    let drives = Found::read(monitor).await?.drives_on(filter);
+    if drives.is_empty() {
+        return Ok(());
+    }
+    let graph = Graph::read(monitor).await?;
+    let below = graph.below(filter).ok_or_else(|| {
+        let detail = "QEMU does not say what is below it";
+        Error::new(Kind::Failed, "take out", format!("the filter {filter}")).detail(detail)
+    })?;
+    for drive in drives {
+        insert::replace(monitor, &drive.device, below).await?;
+    }
+    Ok(())
+}
+
+/// Deletes a block node as soon as nobody uses it.
+async fn delete_node(monitor: &mut Qmp, node: &str, object: &str) -> Result<(), Error> {
     let start = tokio::time::Instant::now();
     loop {
-        let found = Found::read(monitor).await?;
-        if !found.jobs.iter().any(|job| job.id.starts_with(prefix)) {
-            return Ok(());
-        }
-        if start.elapsed() > END {
-            let detail = format!("the jobs are still there after {} s", END.as_secs());
-            return Err(Error::new(Kind::Busy, "end the backup jobs of", object).detail(detail));
+        match absent_is_fine(monitor.call("blockdev-del", json!({"node-name": node})).await) {
+            Err(error) if error.kind() == Kind::Busy && start.elapsed() < END => {}
+            Err(error) if error.kind() == Kind::Busy => {
+                return Err(Error::new(Kind::Busy, "end the frozen state of", object)
+                    .source(error)
+                    .remedy("wait until the backup, or whatever else reads the VM's disks, has ended"));
+            }
+            done => return done,
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -170,16 +248,23 @@ fn absent_is_fine(done: Result<serde_json::Value, Error>) -> Result<(), Error> {
     }
 }
 
-/// Ends the owner's servers on a node, and removes its sockets and marks.
-async fn sweep(shell: &Shell, object: &str, tag: &str) -> Result<(), Error> {
+/// Ends the owner's servers on a node, and removes its sockets and marks; but for marks of a guest that runs, which its
+/// watchdogs heed for an hour and more.
+async fn sweep(shell: &Shell, object: &str, tag: &str, runs: bool) -> Result<(), Error> {
     let prefix = format!("{RUN}/{}", StateId::prefix(tag));
+    let old = if runs { "-mmin +120" } else { "" };
+    let marks = [agent::FROZEN, agent::PAUSED].map(|ending| {
+        let name = StateId::prefix(tag);
+        format!("find {RUN}/ -maxdepth 1 -name '{name}*.{ending}' {old} -delete\n")
+    });
     // A process id may be another's by now: it must be a server at that very socket.
     let script = format!(
         "for file in {prefix}*.pid; do [ -e \"$file\" ] || continue\n\
          read -r pid <\"$file\" || continue\n\
          if tr '\\0' ' ' <\"/proc/$pid/cmdline\" 2>/dev/null | grep -qF -- \"${{file%.pid}}.sock\"; then kill \"$pid\"; fi\n\
          done\n\
-         rm -f -- {prefix}*.pid {prefix}*.sock {prefix}*.thaw\n"
+         rm -f -- {prefix}*.pid {prefix}*.sock\n{}",
+        marks.concat()
     );
     shell.run(&script, "tidy up after", object).await.map(drop)
 }

@@ -2,10 +2,10 @@
 //!
 //! ```text
 //!             running                                stopped
-//! freeze      backup jobs on QEMU's monitor          nothing (offline)
+//! freeze      filters, by QEMU's monitor             nothing (offline)
 //! state id    vmferry-TAG-NONCE                      offline-DIGEST-TAG
 //! open_disk   NBD from the VM itself (running)       NBD from qemu-nbd on the node (offline)
-//! release     end the jobs, free their volumes       end qemu-nbd
+//! release     take the filters out, free volumes     end qemu-nbd
 //! ```
 //!
 //! No endpoint of the API gives a disk's bytes, so they come by ssh from the node that the VM is on: NBD over a unix socket that the
@@ -22,11 +22,13 @@ mod clone;
 mod delete;
 mod disk;
 mod found;
+mod insert;
 mod leftovers;
 mod offline;
 mod running;
 mod state;
 mod volume;
+mod watchdog;
 
 use std::sync::Arc;
 
@@ -141,7 +143,7 @@ impl SourceHost for Proxmox {
 
 /// The storage for clones, where there is nothing to log in to a node with.
 fn without_ssh(proxmox: &Proxmox) -> Option<&Shared> {
-    proxmox.config.shared.as_ref().filter(|_| !proxmox.has_ssh())
+    proxmox.config.shared.as_ref().filter(|_| !proxmox.may_use_nodes())
 }
 
 /// The owner's tag, which is in all names.

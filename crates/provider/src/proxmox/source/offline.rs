@@ -11,7 +11,7 @@ use super::disk::{Disk, gone};
 use super::state::{RUN, StateId};
 use super::volume;
 use crate::proxmox::Proxmox;
-use crate::proxmox::ssh::quote;
+use crate::proxmox::ssh::{Shell, quote};
 use crate::{Error, Frozen, FrozenId};
 
 /// What the names of these states begin with.
@@ -19,6 +19,9 @@ const PREFIX: &str = "offline-";
 
 /// The tasks behind which a disk may have another content.
 const WRITING: [&str; 6] = ["qmstart", "qmreboot", "qmresume", "qmrollback", "qmrestore", "qmigrate"];
+
+/// Where a node keeps its lists of tasks.
+const TASKS: &str = "/var/log/pve/tasks";
 
 /// Whether a state is of this kind.
 pub(super) fn is_offline(frozen: &FrozenId) -> bool {
@@ -37,11 +40,7 @@ pub(super) async fn frozen(proxmox: &Proxmox, guest: &Guest, tag: &str) -> Resul
 async fn state(proxmox: &Proxmox, guest: &Guest) -> Result<String, Error> {
     let mut at = guest.at.clone();
     let options = proxmox.client.vm_config(&mut at, false).await?;
-    let tasks = proxmox.client.tasks(&at.node, at.vmid).await?;
-    let writing = tasks.iter().filter(|task| WRITING.contains(&task.kind.as_str()));
-    let last = writing
-        .max_by_key(|task| task.starttime)
-        .map_or("", |task| task.upid.as_str());
+    let last = last_start(&proxmox.shell(&at.node).await?, at.vmid, &guest.object).await?;
     let mut hash = digest::Context::new(&digest::SHA256);
     let config = options.get("digest").map_or("", String::as_str);
     hash.update(format!("config {config}\nnode {}\nstarted {last}\n", at.node).as_bytes());
@@ -53,6 +52,25 @@ async fn state(proxmox: &Proxmox, guest: &Guest) -> Result<String, Error> {
     let number = number.as_ref().iter().take(16);
     let number = number.fold(0, |number: u128, &byte| number << 8 | u128::from(byte));
     Ok(format!("{number:032x}"))
+}
+
+/// The last task of a VM's node behind which its disks may have another content; empty where there was none.
+///
+/// It is read on the node itself: the API tells the tasks of others only to who has `Sys.Audit` on it, and says nothing of
+/// those that it leaves out.
+async fn last_start(shell: &Shell, vmid: u64, object: &str) -> Result<String, Error> {
+    // A task that ends goes from `active` to `index`, so that it is in one of them in this order. An id is
+    // `UPID:node:pid:pstart:starttime:type:vmid:user:`, its numbers hex digits: compared as text.
+    let script = format!(
+        "cd {TASKS} || exit 1\n\
+         set --; for list in active index index.1; do if [ -e $list ]; then set -- \"$@\" $list; fi; done\n\
+         [ $# -gt 0 ] || exit 0\n\
+         exec awk -F: '$6 ~ /^({kinds})$/ && $7 == \"{vmid}\" {{ at = $5 \":\" $4 \":\" $3; if (at > last) {{ last = at; kind = $6 }} }}\n\
+         END {{ if (last) print last \":\" kind }}' \"$@\"\n",
+        kinds = WRITING.join("|"),
+    );
+    let said = shell.run(&script, "look for the last start of", object).await?;
+    Ok(said.trim().to_owned())
 }
 
 /// Digest and tag of a state.

@@ -1,29 +1,35 @@
-//! The frozen state of a running VM: a backup job for each disk, all begun at one instant, whose targets are served over NBD.
+//! The frozen state of a running VM: below each disk's device a filter that copies to a volume of ours what the guest
+//! is about to overwrite (`copy-before-write`; QEMU's docs call it image fleecing). The disk as it was when the filter
+//! came is served over NBD.
 //!
-//! What the guest overwrites from then on is first copied to a volume beside the disk (QEMU's image fleecing). The state lives in the
-//! VM's own process and ends with it.
+//! Where that volume is full or does not answer, the filter gives up the state, and never the guest's write. The state
+//! lives in the VM's own process and ends with it.
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::OnceCell;
+use vmferry_block::Buf;
+use vmferry_nbd::{Client, Error as NbdError};
 
-use super::disk::{Disk, gone};
-use super::found::{Found, LiveDrive};
-use super::state::StateId;
-use super::{Guest, agent, leftovers};
+use super::disk::{Disk, fault, gone};
+use super::found::{Found, LiveDrive, check_age};
+use super::state::{Part, StateId};
+use super::{Guest, agent, insert, leftovers};
 use crate::proxmox::Proxmox;
 use crate::proxmox::ssh::{Qmp, Shell, quote};
 use crate::{Error, Frozen, FrozenId, Kind};
 
-/// How long the guest may stand still for the jobs to begin.
+/// How long the guest may stand still for the filters to come.
 const BEGIN: Duration = Duration::from_secs(8);
+/// After how many seconds a copy that does not get done breaks the state, so that the guest can go on.
+const PATIENCE: u32 = 30;
 
 /// A disk of a state to be.
-struct Part {
-    disk: String,
-    live: LiveDrive,
-    /// Volume and path for what the guest overwrites.
+pub(super) struct NewDisk {
+    pub name: String,
+    pub live: LiveDrive,
+    /// Path of the volume for what the guest overwrites.
     path: String,
 }
 
@@ -33,18 +39,42 @@ fn names(guest: &Guest) -> Vec<&str> {
 
 fn held(id: &StateId) -> Frozen {
     Frozen {
-        detail: format!("backup jobs {id} still hold"),
+        detail: format!("the copy-before-write filters {id} still hold"),
         id: FrozenId(id.to_string()),
     }
 }
 
 /// The state that holds, with all of the VM's disks in it.
 pub(super) async fn frozen(proxmox: &Proxmox, guest: &Guest, tag: &str) -> Result<Option<Frozen>, Error> {
-    agent::recover(proxmox, guest, tag).await;
     let shell = proxmox.shell(&guest.at.node).await?;
+    agent::recover(&shell, guest.at.vmid, &guest.object, tag).await;
     let mut monitor = shell.monitor(guest.at.vmid, &guest.object).await?;
     let found = Found::read(&mut monitor).await?;
-    Ok(found.state(tag, &names(guest)).as_ref().map(held))
+    drop(monitor);
+    match found.state(tag, &names(guest)) {
+        Some(id) if is_whole(&shell, guest, &id).await? => Ok(Some(held(&id))),
+        _ => Ok(None),
+    }
+}
+
+/// Whether all of a state can still be read: a filter that gave up says so to whoever reads, and to nobody else.
+async fn is_whole(shell: &Shell, guest: &Guest, id: &StateId) -> Result<bool, Error> {
+    for disk in names(guest) {
+        let object = format!("disk {disk:?} of {}", guest.object);
+        let looked = async {
+            let client = Client::connect(shell.open_unix(&id.socket()).await?, disk).await;
+            let client = client.map_err(|error| fault("open", &object, error))?;
+            match client.read(0, Buf::alone(512)).await {
+                Ok(_) => Ok(true),
+                Err(NbdError::Request { .. }) => Ok(false),
+                Err(error) => Err(fault("read", &object, error)),
+            }
+        };
+        if !looked.await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Freezes the disks, or finds the state that holds.
@@ -59,7 +89,7 @@ pub(super) async fn freeze(proxmox: &Proxmox, guest: &Guest, tag: &str) -> Resul
     let id = StateId::new(tag);
     match make(proxmox, guest, &shell, &id).await {
         Ok(quiesced) => Ok(Frozen {
-            detail: format!("backup jobs {id}, {quiesced}"),
+            detail: format!("copy-before-write filters {id}, {quiesced}"),
             id: FrozenId(id.to_string()),
         }),
         Err(error) => {
@@ -91,42 +121,46 @@ pub(super) fn storages(guest: &Guest) -> Vec<String> {
 async fn make(proxmox: &Proxmox, guest: &Guest, shell: &Shell, id: &StateId) -> Result<String, Error> {
     let live = {
         let mut monitor = shell.monitor(guest.at.vmid, &guest.object).await?;
+        check_age(&mut monitor, &guest.object).await?;
         let found = Found::read(&mut monitor).await?;
-        let drives = guest
-            .config
-            .disks
-            .iter()
-            .map(|drive| found.drive(&drive.option, &guest.object));
+        let drives = names(guest).into_iter().map(|disk| found.drive(disk, &guest.object));
         drives.collect::<Result<Vec<_>, _>>()?
     };
-    let mut parts = Vec::new();
+    let mut disks = Vec::new();
     for (drive, live) in guest.config.disks.iter().zip(live) {
         let path = allocate(proxmox, guest, shell, drive, &live, id).await?;
-        parts.push(Part {
-            disk: drive.option.clone(),
+        disks.push(NewDisk {
+            name: drive.option.clone(),
             live,
             path,
         });
     }
     let mut monitor = shell.monitor(guest.at.vmid, &guest.object).await?;
-    prepare(&mut monitor, guest, id, &parts).await?;
-    let actions: Vec<Value> = parts.iter().map(|part| backup(id, part)).collect();
+    prepare(&mut monitor, guest, id, &disks).await?;
     let hold = agent::freeze(proxmox, guest, shell, id).await;
-    let begun = tokio::time::timeout(BEGIN, monitor.call("transaction", json!({"actions": actions}))).await;
+    let begun = tokio::time::timeout(BEGIN, insert::insert(monitor, shell, guest, id, &disks)).await;
     let quiesced = hold.end().await;
-    match begun {
-        Ok(begun) => begun.map(drop)?,
-        Err(_) => {
-            return Err(Error::new(Kind::Busy, "freeze", &guest.object)
-                .detail(format!("the backup jobs did not begin within {} s", BEGIN.as_secs())));
-        }
-    }
-    for part in &parts {
-        let export = json!({"type": "nbd", "id": id.of_disk(&part.disk), "node-name": id.node(&part.disk),
-                            "name": part.disk, "writable": false});
-        monitor.call("block-export-add", export).await?;
+    let mut monitor = begun.unwrap_or_else(|_| {
+        let detail = format!("its disks could not be frozen within {} s", BEGIN.as_secs());
+        Err(Error::new(Kind::Busy, "freeze", &guest.object).detail(detail))
+    })?;
+    for disk in &disks {
+        export(&mut monitor, id, disk).await?;
     }
     Ok(quiesced)
+}
+
+/// Serves a disk as it was. Nobody reads the guard, which is of the disk as it is.
+async fn export(monitor: &mut Qmp, id: &StateId, disk: &NewDisk) -> Result<(), Error> {
+    let (filter, access) = (id.node(Part::Filter, &disk.name), id.node(Part::Access, &disk.name));
+    let guard = id.guard_of(&disk.name);
+    let guard = json!({"type": "nbd", "id": guard, "node-name": filter, "name": guard, "writable": false});
+    monitor.call("block-export-add", guard).await?;
+    let node = json!({"driver": "snapshot-access", "node-name": access, "file": filter});
+    monitor.call("blockdev-add", node).await?;
+    let export = json!({"type": "nbd", "id": id.of_disk(&disk.name), "node-name": access, "name": disk.name,
+                        "writable": false});
+    monitor.call("block-export-add", export).await.map(drop)
 }
 
 /// Makes the volume for what the guest overwrites on a disk: as long as the disk, and empty. Its path.
@@ -174,17 +208,21 @@ async fn allocate(
     }
 }
 
-/// Block nodes for the volumes, each over its disk, and the server.
-async fn prepare(monitor: &mut Qmp, guest: &Guest, id: &StateId, parts: &[Part]) -> Result<(), Error> {
-    for part in parts {
-        let driver = if part.path.starts_with("/dev/") {
+/// The filters and what they copy to, with no guest below them yet; and the server.
+async fn prepare(monitor: &mut Qmp, guest: &Guest, id: &StateId, disks: &[NewDisk]) -> Result<(), Error> {
+    for disk in disks {
+        let driver = if disk.path.starts_with("/dev/") {
             "host_device"
         } else {
             "file"
         };
-        let node = json!({"driver": "qcow2", "node-name": id.node(&part.disk), "backing": part.live.node,
-                          "file": {"driver": driver, "filename": part.path}});
+        let changes = id.node(Part::Changes, &disk.name);
+        let node = json!({"driver": "qcow2", "node-name": changes, "file": {"driver": driver, "filename": disk.path}});
         monitor.call("blockdev-add", node).await?;
+        let filter = json!({"driver": "copy-before-write", "node-name": id.node(Part::Filter, &disk.name),
+                            "file": disk.live.node, "target": changes, "on-cbw-error": "break-snapshot",
+                            "cbw-timeout": PATIENCE});
+        monitor.call("blockdev-add", filter).await?;
     }
     let address = json!({"addr": {"type": "unix", "data": {"path": id.socket()}}});
     let started = monitor.call("nbd-server-start", address).await;
@@ -194,11 +232,6 @@ async fn prepare(monitor: &mut Qmp, guest: &Guest, id: &StateId, parts: &[Part])
             .remedy("wait until the migration, the backup or the other export of the VM has ended"),
         _ => error,
     })
-}
-
-fn backup(id: &StateId, part: &Part) -> Value {
-    json!({"type": "blockdev-backup", "data": {
-        "job-id": id.of_disk(&part.disk), "device": part.live.node, "target": id.node(&part.disk), "sync": "none"}})
 }
 
 /// Whether the state is still there, and what the VM has besides it.
@@ -213,9 +246,13 @@ pub(super) async fn compare(proxmox: &Proxmox, guest: &Guest, frozen: &FrozenId)
     let shell = proxmox.shell(&guest.at.node).await?;
     let mut monitor = shell.monitor(guest.at.vmid, &guest.object).await?;
     let found = Found::read(&mut monitor).await?;
+    drop(monitor);
     if !found.holds(&id, &names(guest)) {
+        return Err(lost("its filters are gone: the VM was started anew"));
+    }
+    if !is_whole(&shell, guest, &id).await? {
         return Err(lost(
-            "its backup jobs have ended: the VM was started anew, or its volume for changes was full",
+            "a volume for what the guest overwrites was full, or too slow: the guest went on without it",
         ));
     }
     Ok(found)

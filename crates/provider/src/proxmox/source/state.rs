@@ -1,12 +1,33 @@
 //! The name of a running VM's frozen state, and of all that belongs to it.
 //!
-//! A state is called `vmferry-TAG-NONCE`: the tag is the owner's, the nonce this state's. Both are in the names of jobs, exports, block
-//! nodes, sockets and volumes, so whoever finds one of them later knows whose it is.
+//! A state is called `vmferry-TAG-NONCE`: the tag is the owner's, the nonce this state's. Both are in the names of
+//! exports, block nodes, sockets and volumes, so whoever finds one of them later knows whose it is.
 
 use std::fmt;
 
 /// Where QEMU of a VM may make sockets: Proxmox VE's own folder for them.
 pub(super) const RUN: &str = "/var/run/qemu-server";
+
+/// A block node of a state, one of each for a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Keeps what the guest overwrites.
+    Changes,
+    /// Stands between the guest and its disk, and copies into the changes what is about to be overwritten.
+    Filter,
+    /// The disk as it was at that instant.
+    Access,
+}
+
+impl Part {
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Changes => "vc-",
+            Self::Filter => "vf-",
+            Self::Access => "va-",
+        }
+    }
+}
 
 /// The name of a frozen state.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,12 +50,17 @@ impl StateId {
         format!("vmferry-{tag}-")
     }
 
-    /// The job or export of a disk.
+    /// The export of a disk.
     pub fn of_disk(&self, disk: &str) -> String {
         format!("{self}-{disk}")
     }
 
-    /// The state and the disk that a job or export is of.
+    /// The export that keeps others from changing the size of a disk meanwhile: QEMU would not survive it.
+    pub fn guard_of(&self, disk: &str) -> String {
+        format!("{self}-{disk}-guard")
+    }
+
+    /// The state and the disk that an export is of.
     pub fn parse(text: &str) -> Option<(Self, &str)> {
         let mut parts = text.strip_prefix("vmferry-")?.splitn(3, '-');
         let (tag, nonce) = (parts.next()?, parts.next()?);
@@ -46,14 +72,14 @@ impl StateId {
         })
     }
 
-    /// The block node of a disk: QEMU takes names of up to 31 bytes.
-    pub fn node(&self, disk: &str) -> String {
-        format!("vf-{}-{}-{disk}", self.tag, self.nonce)
+    /// A block node of a disk: QEMU takes names of up to 31 bytes.
+    pub fn node(&self, part: Part, disk: &str) -> String {
+        format!("{}{}-{}-{disk}", part.prefix(), self.tag, self.nonce)
     }
 
     /// What the block nodes of an owner begin with.
-    pub fn node_prefix(tag: &str) -> String {
-        format!("vf-{tag}-")
+    pub fn node_prefix(part: Part, tag: &str) -> String {
+        format!("{}{tag}-", part.prefix())
     }
 
     /// The socket of its NBD server.
@@ -82,7 +108,14 @@ mod tests {
         let id = StateId::new("0123456789ab");
         assert_eq!(StateId::parse(&id.of_disk("scsi0")), Some((id.clone(), "scsi0")));
         assert_eq!(StateId::parse(&id.to_string()), Some((id.clone(), "")));
-        assert!(id.node("virtio15").len() <= 31, "{}", id.node("virtio15"));
+        assert_ne!(StateId::parse(&id.guard_of("scsi0")), Some((id.clone(), "scsi0")));
+        for part in [Part::Changes, Part::Filter, Part::Access] {
+            let node = id.node(part, "virtio15");
+            assert!(
+                node.len() <= 31 && node.starts_with(&StateId::node_prefix(part, &id.tag)),
+                "{node}"
+            );
+        }
         assert!(id.socket().len() <= 107);
         for other in [
             "",

@@ -17,6 +17,14 @@ pub(super) struct Place {
     pub stamp: String,
 }
 
+impl Place {
+    /// Whether a volume for what a guest overwrites can be made beside this one, and opened by its path. One of Ceph's is a URL;
+    /// or, with krbd, a device that is there only after the volume was mapped.
+    pub(super) fn takes_changes(&self) -> bool {
+        self.path.starts_with('/') && !self.path.starts_with("/dev/rbd")
+    }
+}
+
 /// Where the volumes of a VM's disks are, in their order.
 pub(super) async fn look(proxmox: &Proxmox, guest: &Guest) -> Result<Vec<Place>, Error> {
     let shell = proxmox.shell(&guest.at.node).await?;

@@ -23,7 +23,13 @@ const COMMAND: Duration = Duration::from_mins(1);
 
 /// The sessions of a cluster's nodes, by address. Clones share them.
 #[derive(Clone, Default)]
-pub(crate) struct Shells(Arc<Mutex<HashMap<String, Arc<Session>>>>);
+pub(crate) struct Shells(Arc<Mutex<HashMap<String, Login>>>);
+
+struct Login {
+    /// What the node calls itself.
+    name: String,
+    session: Arc<Session>,
+}
 
 /// A node's shell.
 #[derive(Clone)]
@@ -33,12 +39,6 @@ pub(in crate::proxmox) struct Shell {
 }
 
 impl Proxmox {
-    /// Whether there is anything to log in to a node with.
-    pub(in crate::proxmox) fn has_ssh(&self) -> bool {
-        let credentials = &self.config.credentials;
-        credentials.ssh_private_key.is_some() || credentials.password.is_some()
-    }
-
     /// Whether what there is to log in with was given for a node: a key, or root's own password. That of another user of the API
     /// lets nobody in.
     pub(in crate::proxmox) fn may_use_nodes(&self) -> bool {
@@ -54,9 +54,10 @@ impl Proxmox {
             None => self.node_address(node).await?,
         };
         let mut sessions = self.shells.0.lock().await;
-        if let Some(session) = sessions.get(&host)
+        if let Some(Login { name, session }) = sessions.get(&host)
             && session.is_alive()
         {
+            self.same_node(node, name, &host)?;
             return Ok(Shell {
                 node: node.to_owned(),
                 session: Arc::clone(session),
@@ -69,10 +70,34 @@ impl Proxmox {
             said_by: "the node for ssh",
         };
         let session = Arc::new(Session::connect(&target, &self.config.credentials).await?);
-        sessions.insert(host, Arc::clone(&session));
+        let name = own_name(&session, &host).await?;
+        let same = self.same_node(node, &name, &host);
+        let login = Login {
+            name,
+            session: Arc::clone(&session),
+        };
+        sessions.insert(host, login);
+        same?;
         Ok(Shell {
             node: node.to_owned(),
             session,
+        })
+    }
+
+    /// Refuses the shell of another node: its volumes and VMs may have the names of those that are meant.
+    fn same_node(&self, node: &str, found: &str, host: &str) -> Result<(), Error> {
+        if found.eq_ignore_ascii_case(node) {
+            return Ok(());
+        }
+        let error = Error::new(Kind::Invalid, "log in to", format!("node {node}"))
+            .detail(format!("{host} was reached, and it is node {found}, not {node}"));
+        Err(if self.config.ssh.host.is_some() {
+            error.remedy(
+                "take the host for ssh out of the Provider, so that each node is reached at the address that the cluster has for \
+                 it; or move the VM to the node of that host",
+            )
+        } else {
+            error.remedy("see that the cluster knows the node by its own address (pvecm status), and that the address has no other host")
         })
     }
 
@@ -137,6 +162,15 @@ impl Shell {
         let path = format!("/var/run/qemu-server/{vmid}.qmp");
         Qmp::connect(self.open_unix(&path).await?, object).await
     }
+}
+
+/// What a node calls itself: the name of its host, up to the first dot, is its name in the cluster.
+async fn own_name(session: &Session, host: &str) -> Result<String, Error> {
+    let object = format!("the name of node {host}");
+    let said = session
+        .run(&wrap("uname -n"), COMMAND, "ask for", &object, kind_of_text)
+        .await?;
+    Ok(said.trim().split('.').next().unwrap_or_default().to_owned())
 }
 
 /// A script for whatever shell the user has.

@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use super::hardware::drive_options;
 use super::place::{Place, Way};
-use super::vm::{configure, description, owned};
-use super::{check, files, node};
+use super::strays::Survey;
+use super::vm::{configure, owned};
+use super::{check, files, node, strays};
 use crate::proxmox::Proxmox;
-use crate::proxmox::client::Call;
 use crate::proxmox::client::api::Options;
 use crate::proxmox::client::task::{TaskEntry, TaskState, Upid};
 use crate::proxmox::client::types::Storage;
 use crate::proxmox::client::vm::Located;
+use crate::proxmox::client::{Call, kind_of_text};
 use crate::proxmox::config::{Drive, Slot};
 use crate::{Error, Kind, Owner, VmSpec};
 
@@ -72,7 +73,7 @@ pub(super) async fn import(
         if let Some((upid, why)) = untold(&tasks, &have)? {
             return Err(told(proxmox, at, &upid, &why, &what, owner).await);
         }
-        let value = drive(proxmox, &places[index], spec, index, slots[index], scsihw).await?;
+        let value = drive(proxmox, at, &places[index], spec, index, slots[index], scsihw).await?;
         let Some(upid) = start(proxmox, at, slots[index], &value, &places[index], &what).await? else {
             continue;
         };
@@ -91,6 +92,7 @@ pub(super) async fn import(
 /// The value of a drive's option: where it goes, what it is made of.
 async fn drive(
     proxmox: &Proxmox,
+    at: &Located,
     place: &Place,
     spec: &VmSpec,
     index: usize,
@@ -115,6 +117,15 @@ async fn drive(
             .detail("the node has no such storage any more")
         })?;
     check::free(&place.node, target, 1)?;
+    let staged = storages.iter().find(|storage| storage.name == place.storage);
+    if at.node != place.node && !staged.is_some_and(|storage| storage.shared) {
+        return Err(Error::new(Kind::Failed, "import", place.object())
+            .detail(format!(
+                "VM {} is on node {} now, which does not see the staged file",
+                at.vmid, at.node
+            ))
+            .remedy(format!("migrate the VM back to node {}", place.node)));
+    }
     let mut value = format!("{}:0,import-from={}", place.target, place.import_from());
     if target.has_files() {
         value.push_str(&format_option(spec, index));
@@ -212,7 +223,9 @@ fn untold(tasks: &[TaskEntry], have: &Options) -> Result<Option<(Upid, String)>,
     let Some((task, why)) = newest.and_then(|task| Some((task, task.failure()?))) else {
         return Ok(None);
     };
-    if have.get("description").is_some_and(|text| text.contains(&task.upid)) {
+    // On a lock nothing was begun, and nothing could be noted in what was locked.
+    let is_lock = kind_of_text(why) == Kind::Busy;
+    if is_lock || have.get("description").is_some_and(|text| text.contains(&task.upid)) {
         return Ok(None);
     }
     Ok(Some((Upid::parse(&task.upid)?, why.to_owned())))
@@ -220,8 +233,13 @@ fn untold(tasks: &[TaskEntry], have: &Options) -> Result<Option<(Upid, String)>,
 
 /// The error of an import that failed; it is noted that it was told, so that the next call tries again.
 async fn told(proxmox: &Proxmox, at: &mut Located, task: &Upid, why: &str, what: &str, owner: &Owner) -> Error {
-    let note = format!("{}\n\nThe import failed and is tried again: {task}", description(owner));
-    if let Err(error) = configure(proxmox, at, &[("description", &note)]).await {
+    let noted = async {
+        let before = Survey::of(&owned(proxmox, at, owner).await?);
+        let description = strays::description(owner, &before);
+        let note = format!("{description}\n\nThe import failed and is tried again: {task}");
+        configure(proxmox, at, &[("description", &note)]).await
+    };
+    if let Err(error) = noted.await {
         tracing::warn!(%error, "cannot note that an import failed");
     }
     proxmox.client.failed(task, why, "import", what).await

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::check;
 use super::choose::IMPORTS;
-use super::node;
 use super::place::{Place, Way, stem};
 use super::sink::part_of;
+use super::{check, copies, node};
 use crate::proxmox::Proxmox;
 use crate::proxmox::client::Call;
 use crate::proxmox::client::task::Upid;
@@ -155,6 +154,7 @@ pub(super) async fn delete(proxmox: &Proxmox, spec: &VolumeSpec, owner: &Owner) 
                 proxmox.client.stop_task(&Upid::parse(&task.upid)?).await?;
             }
         }
+        copies::end(proxmox, &node.name, &stem).await?;
         for storage in proxmox.client.storages(&node.name).await? {
             let is_new = !storage.shared || seen.insert(storage.name.clone());
             if !is_new || !storage.holds("import") || !storage.has_files() || !storage.is_usable() {
@@ -168,25 +168,39 @@ pub(super) async fn delete(proxmox: &Proxmox, spec: &VolumeSpec, owner: &Owner) 
             }
         }
     }
-    down(proxmox, &nodes, &stem)
+    down(proxmox, &nodes, &stem, version).await
 }
 
-/// Refuses to say that a file is gone where a node is down that may have it: one that the Provider does not rule out.
-fn down(proxmox: &Proxmox, nodes: &[Node], stem: &str) -> Result<(), Error> {
-    let may_have = |node: &&Node| proxmox.config.node.as_ref().is_none_or(|wanted| *wanted == node.name);
-    match nodes.iter().filter(may_have).find(|node| !node.is_online()) {
-        None => Ok(()),
-        Some(node) => Err(Error::new(
-            Kind::Unreachable,
-            "delete",
-            format!("the staged file {stem} on node {}", node.name),
-        )
-        .detail(format!("the node is {}, and the file may be there", node.status))
-        .remedy("bring the node up again, or take it out of the cluster: pvecm delnode NODE")),
+/// Refuses to say that a file is gone where a node is down that may have it: one that the Provider does not rule out,
+/// and that has a place for it which no other node sees.
+async fn down(proxmox: &Proxmox, nodes: &[Node], stem: &str, version: Version) -> Result<(), Error> {
+    let config = &proxmox.config;
+    let is_candidate = |node: &&Node| !node.is_online() && config.node.as_ref().is_none_or(|one| *one == node.name);
+    let mut down = nodes.iter().filter(is_candidate).peekable();
+    if down.peek().is_none() {
+        return Ok(());
     }
+    let mut storages = proxmox.client.configured_storages().await?;
+    let shared = config.shared.as_ref().map(|shared| &shared.storage);
+    if let Some(named) = config.import_storage.as_ref().or(shared) {
+        storages.retain(|storage| storage.name == *named);
+    }
+    let has_place = |node: &&Node| {
+        let mut fit = storages.iter().filter(|storage| storage.takes_imports_on(&node.name));
+        // A disk that comes by ssh has its state in a folder of the node, wherever the file is.
+        let by_ssh = version < IMPORTS || fit.clone().next().is_none();
+        (by_ssh && proxmox.may_use_nodes()) || fit.any(|storage| !storage.is_shared())
+    };
+    let Some(node) = down.find(has_place) else {
+        return Ok(());
+    };
+    let object = format!("the staged file {stem} on node {}", node.name);
+    Err(Error::new(Kind::Unreachable, "delete", object)
+        .detail(format!("the node is {}, and the file may be there", node.status))
+        .remedy("bring the node up again, or take it out of the cluster: pvecm delnode NODE"))
 }
 
 /// Whether a file is the disk with this stem, in whatever format.
-fn is_of(file: &str, stem: &str) -> bool {
+pub(super) fn is_of(file: &str, stem: &str) -> bool {
     file.strip_prefix(stem).is_some_and(|rest| rest.starts_with('.'))
 }

@@ -9,6 +9,7 @@
 
 mod check;
 mod choose;
+mod copies;
 mod disks;
 mod files;
 mod hardware;
@@ -18,6 +19,7 @@ mod place;
 mod power;
 mod readback;
 mod sink;
+mod strays;
 mod vm;
 
 use std::sync::Arc;
@@ -87,8 +89,8 @@ impl TargetHost for Proxmox {
         sink::open(self, Place::owned(volume, owner)?, len, checksum).await
     }
 
-    fn reads_back(&self) -> bool {
-        false
+    fn reads_back(&self, volume: &VolumeId) -> bool {
+        Place::parse(volume).is_ok_and(|place| readback::folder(self, &place).is_some())
     }
 
     async fn open_volume(&self, volume: &VolumeId, _format: ImageFormat) -> Result<Arc<dyn DiskSource>, Error> {

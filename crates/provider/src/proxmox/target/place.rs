@@ -111,11 +111,16 @@ impl Place {
         ))
     }
 
+    /// The file's name without the ending of its format.
+    pub fn stem(&self) -> &str {
+        self.image.rsplit_once('.').map_or("", |(stem, _)| stem)
+    }
+
     /// The name of the file that holds it.
     pub fn file(&self) -> String {
         match self.way {
             Way::Import | Way::Shared | Way::Node => self.image.clone(),
-            Way::Ova => format!("{}.ova", self.image.rsplit_once('.').map_or("", |(stem, _)| stem)),
+            Way::Ova => format!("{}.ova", self.stem()),
         }
     }
 

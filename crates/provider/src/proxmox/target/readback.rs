@@ -7,16 +7,13 @@ use vmferry_block::{AllocationMap, Buf, LocalFile, ReadAt};
 use vmferry_image::{Error as ImageError, Image, Limits, NoBacking, Source};
 
 use super::place::{Place, Way};
-use crate::proxmox::Proxmox;
+use crate::proxmox::{Proxmox, Shared};
 use crate::{DiskSource, Error, ImageFormat, Kind, VolumeId};
 
 /// Opens a volume whose file is in the shared folder of the storage that its disk goes to.
 pub(super) async fn open(proxmox: &Proxmox, id: &VolumeId) -> Result<Arc<dyn DiskSource>, Error> {
     let place = Place::parse(id)?;
-    let shared = proxmox.config.shared.as_ref();
-    let shared = shared
-        .filter(|shared| place.way == Way::Shared && shared.storage == place.storage && shared.storage == place.target);
-    let Some(shared) = shared else {
+    let Some(shared) = folder(proxmox, &place) else {
         return Err(Error::new(Kind::Unsupported, "read back", place.object())
             .detail("Proxmox VE's API gives no bytes of a disk, and its storage is not a folder of this machine")
             .remedy("use --verify stream: what arrives is compared with the staged object's SHA-256"));
@@ -36,6 +33,13 @@ pub(super) async fn open(proxmox: &Proxmox, id: &VolumeId) -> Result<Arc<dyn Dis
         Ok(image) => Ok(Arc::new(Staged { image, object })),
         Err(error) => Err(unreadable("open", &object, error)),
     }
+}
+
+/// The folder that a place's file is in, where this machine has it, and the disk goes there, too.
+pub(super) fn folder<'a>(proxmox: &'a Proxmox, place: &Place) -> Option<&'a Shared> {
+    let is_there = |shared: &&Shared| shared.storage == place.storage && shared.storage == place.target;
+    let shared = proxmox.config.shared.as_ref().filter(is_there);
+    shared.filter(|_| place.way == Way::Shared)
 }
 
 fn unreadable(action: &'static str, object: &str, error: ImageError) -> Error {

@@ -12,9 +12,8 @@ use tokio::task::JoinHandle;
 use vmferry_block::{Buf, Digest};
 
 use super::files::{self, COPYING};
-use super::node;
-use super::ova;
 use super::place::{Place, Way};
+use super::{copies, node, ova};
 use crate::proxmox::Proxmox;
 use crate::proxmox::client::task::Upid;
 use crate::proxmox::client::upload::Upload;
@@ -34,6 +33,8 @@ pub(super) async fn open(
         return node::open(proxmox, &place, len, checksum).await;
     }
     if place.way != Way::Shared {
+        // One that an earlier attempt sent would be written over this one.
+        copies::end(proxmox, &place.node, place.stem()).await?;
         files::room(proxmox, &place, len).await?;
         return Ok(Arc::new(Sent::start(proxmox, place, len, checksum)?));
     }

@@ -6,7 +6,8 @@ use tokio::time::Instant;
 
 use super::hardware::{boot, options, slots};
 use super::place::{Place, Way, mark};
-use super::{check, disks, files, node, power};
+use super::strays::Survey;
+use super::{check, disks, files, node, power, strays};
 use crate::proxmox::Proxmox;
 use crate::proxmox::client::task::Upid;
 use crate::proxmox::client::types::has_tag;
@@ -18,7 +19,7 @@ use crate::{CreatedVm, Creation, Error, Kind, Owner, PowerState, VmId, VmSpec};
 const MAKING: Duration = Duration::from_mins(3);
 const DELETING: Duration = Duration::from_mins(15);
 /// How long VMs that are just being made are waited for: one may be ours, and does not show it yet.
-const SETTLING: Duration = Duration::from_secs(30);
+const SETTLING: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(500);
 /// How many ids are tried.
 const IDS: u32 = 8;
@@ -35,8 +36,12 @@ pub(super) async fn find(proxmox: &Proxmox, name: &str, owner: &Owner) -> Result
             vmid: vm.vmid,
             node: vm.node.clone(),
         };
-        if owned(proxmox, &mut at, owner).await.is_ok() {
-            return Ok(Some(at));
+        match owned(proxmox, &mut at, owner).await {
+            Ok(_) => return Ok(Some(at)),
+            // Another's with our tag, or gone meanwhile.
+            Err(error) if matches!(error.kind(), Kind::NameTaken | Kind::NotFound) => {}
+            // It may be ours, and nobody can say so now.
+            Err(error) => return Err(error),
         }
     }
     match all.iter().find(|vm| vm.name.as_deref() == Some(name)) {
@@ -64,11 +69,6 @@ pub(super) async fn owned(proxmox: &Proxmox, at: &mut Located, owner: &Owner) ->
         format!("VM {} on {}", at.vmid, proxmox.object()),
     )
     .detail("its tags and description do not say that this migration made it"))
-}
-
-/// What a VM of `owner` has as description.
-pub(super) fn description(owner: &Owner) -> String {
-    format!("Brought here by vmferry. Migration UID: {}", owner.uid)
 }
 
 /// Makes a VM, or goes on with one.
@@ -108,7 +108,9 @@ pub(super) async fn create(proxmox: &Proxmox, spec: &VmSpec, owner: &Owner) -> R
     }
     disks::grow(proxmox, &mut at, spec, &slots).await?;
     let have = owned(proxmox, &mut at, owner).await?;
-    let (boot, description) = (boot(&spec.hardware.disks, &slots), description(owner));
+    strays::free(proxmox, &mut at, &have).await?;
+    let boot = boot(&spec.hardware.disks, &slots);
+    let description = strays::description(owner, &Survey::of(&have));
     let is = |name: &str, value: &str| have.get(name).map(|have| have.trim_end()) == Some(value);
     if !is("boot", &boot) || !is("description", &description) {
         configure(proxmox, &mut at, &[("boot", &boot), ("description", &description)]).await?;
@@ -143,15 +145,7 @@ pub(super) async fn configure(proxmox: &Proxmox, at: &mut Located, options: &[(&
 async fn settled(proxmox: &Proxmox, name: &str, owner: &Owner) -> Result<Option<Located>, Error> {
     let limit = Instant::now() + SETTLING;
     let mut has_waited = false;
-    while Instant::now() < limit {
-        let mut is_making = false;
-        for node in proxmox.client.nodes().await?.iter().filter(|node| node.is_online()) {
-            let tasks = proxmox.client.running_tasks(&node.name).await?;
-            is_making |= tasks.iter().any(|task| task.kind == "qmcreate");
-        }
-        if !is_making {
-            break;
-        }
+    while Instant::now() < limit && being_made(proxmox).await?.is_some() {
         has_waited = true;
         tokio::time::sleep(PAUSE).await;
     }
@@ -160,6 +154,17 @@ async fn settled(proxmox: &Proxmox, name: &str, owner: &Owner) -> Result<Option<
     } else {
         Ok(None)
     }
+}
+
+/// A task that makes a VM right now.
+async fn being_made(proxmox: &Proxmox) -> Result<Option<String>, Error> {
+    for node in proxmox.client.nodes().await?.iter().filter(|node| node.is_online()) {
+        let tasks = proxmox.client.running_tasks(&node.name).await?;
+        if let Some(task) = tasks.into_iter().find(|task| task.kind == "qmcreate") {
+            return Ok(Some(task.upid));
+        }
+    }
+    Ok(None)
 }
 
 /// Makes the VM without disks.
@@ -172,12 +177,13 @@ async fn make(proxmox: &Proxmox, spec: &VmSpec, first: &Place, scsihw: &str, own
     let mut taken = None;
     for _ in 0..IDS {
         let vmid = client.next_id().await?;
+        let before = Survey::make(proxmox, node, vmid).await?;
         let what = format!("VM {:?} as {vmid} on node {node}", spec.name);
         let call = Call::post(&["nodes", node, "qemu"], "create", &what)
             .with("vmid", vmid)
             .with("name", &spec.name)
             .with("tags", mark(owner)?)
-            .with("description", description(owner))
+            .with("description", strays::description(owner, &before))
             .with_all(options.clone());
         let made = match client.send::<String>(&call).await {
             Ok(upid) => client.wait(&Upid::parse(&upid)?, MAKING, "create", &what).await,
@@ -212,17 +218,29 @@ pub(super) async fn delete(proxmox: &Proxmox, name: &str, owner: &Owner) -> Resu
     if find().await?.is_none() {
         match settled(proxmox, name, owner).await {
             Err(error) if error.kind() != Kind::NameTaken => return Err(error),
-            _ => {}
+            Ok(Some(_)) => {}
+            _ => none_is_made(proxmox, name).await?,
         }
     }
     while let Some(mut at) = find().await? {
         node::halt(proxmox, &at.node, owner).await?;
-        delete_one(proxmox, &mut at).await?;
+        delete_one(proxmox, &mut at, owner).await?;
     }
     Ok(())
 }
 
-async fn delete_one(proxmox: &Proxmox, at: &mut Located) -> Result<(), Error> {
+/// Refuses to say that a VM is gone while one is being made that may be it.
+async fn none_is_made(proxmox: &Proxmox, name: &str) -> Result<(), Error> {
+    let Some(task) = being_made(proxmox).await? else {
+        return Ok(());
+    };
+    let what = format!("VM {name:?} on {}", proxmox.object());
+    Err(Error::new(Kind::Busy, "delete", what).detail(format!("a VM is being made that may become it: {task}")))
+}
+
+/// Deletes a VM with the disks that its configuration names, and what half imports left. What had its id before is
+/// another's.
+async fn delete_one(proxmox: &Proxmox, at: &mut Located, owner: &Owner) -> Result<(), Error> {
     let client = &proxmox.client;
     for task in client.tasks(&at.node, at.vmid).await? {
         if task.is_running() {
@@ -230,13 +248,12 @@ async fn delete_one(proxmox: &Proxmox, at: &mut Located) -> Result<(), Error> {
         }
     }
     power::switch(proxmox, at, PowerState::Off).await?;
+    let have = owned(proxmox, at, owner).await?;
+    strays::free(proxmox, at, &have).await?;
     let upid: String = client
         .send_at(at, |at| {
             let (id, what) = (at.vmid.to_string(), format!("VM {} on node {}", at.vmid, at.node));
-            Call::delete(&["nodes", &at.node, "qemu", &id], "delete", what)
-                .with("purge", 1)
-                // An import that was stopped may have left a volume that the VM does not know.
-                .with("destroy-unreferenced-disks", 1)
+            Call::delete(&["nodes", &at.node, "qemu", &id], "delete", what).with("purge", 1)
         })
         .await?;
     let what = format!("VM {} on node {}", at.vmid, at.node);

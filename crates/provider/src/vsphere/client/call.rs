@@ -106,6 +106,11 @@ fn read(answer: Answer, endpoint: &Endpoint) -> Result<Called, Trouble> {
             format!("{} answered {status}", endpoint.authority()),
         )
         .remedy("wait until its services run")),
+        // So does one that has too much to do.
+        _ if matches!(status.as_u16(), 408 | 429) => Err(Trouble::new(
+            Kind::Unreachable,
+            format!("{} answered {status}", endpoint.authority()),
+        )),
         _ if matches!(status.as_u16(), 401 | 403 | 407) => Err(Trouble::new(
             Kind::Denied,
             format!("{} answered {status}", endpoint.authority()),
@@ -156,5 +161,33 @@ impl Client {
         response
             .moref_at("returnval")
             .ok_or_else(|| Trouble::new(Kind::Failed, format!("the answer to {method} names no object")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::StatusCode;
+
+    use super::*;
+
+    #[test]
+    fn what_a_proxy_says_of_itself_may_pass_or_not() {
+        let endpoint = Endpoint::parse("vc").unwrap();
+        for (status, kind) in [
+            (401, Kind::Denied),
+            (404, Kind::Invalid),
+            (408, Kind::Unreachable),
+            (429, Kind::Unreachable),
+            (503, Kind::Unreachable),
+            (200, Kind::Failed),
+        ] {
+            let answer = Answer {
+                status: StatusCode::from_u16(status).unwrap(),
+                headers: HeaderMap::new(),
+                text: "<html>".to_owned(),
+            };
+            let trouble = read(answer, &endpoint).err().unwrap();
+            assert_eq!(trouble.kind, kind, "{status}: {}", trouble.detail);
+        }
     }
 }

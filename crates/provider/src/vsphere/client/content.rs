@@ -6,8 +6,11 @@ use super::{Endpoint, Http, Trouble};
 use crate::vsphere::soap::{Element, Moref};
 use crate::{Error, Kind};
 
-/// The oldest version of the API that has what is needed (`ExportSnapshot`, secure boot): vSphere 6.5.
-const OLDEST: (u32, u32) = (6, 5);
+/// The oldest version of the API: the one that is spoken, which has all that is needed.
+const OLDEST: (u32, u32) = (6, 7);
+
+/// What to do about a server that is too old.
+const UPGRADE: &str = "upgrade it to vSphere 6.7 or later";
 
 /// The server's own objects, and what it is.
 #[derive(Debug, Clone)]
@@ -40,7 +43,14 @@ impl ServiceContent {
             method: "RetrieveServiceContent",
             args: &[],
         };
-        let called = send(http, endpoint, &request, &Ticket::default()).await?;
+        let called = send(http, endpoint, &request, &Ticket::default()).await;
+        let called = called.map_err(|trouble| {
+            if trouble.detail.contains("nsupported version") {
+                trouble.meaning(Kind::Unsupported).remedy(UPGRADE)
+            } else {
+                trouble
+            }
+        })?;
         let content = called.response.child("returnval").and_then(Self::of);
         content.ok_or_else(|| Trouble::new(Kind::Unsupported, "it does not say what it is, as vCenter and ESXi do"))
     }
@@ -72,6 +82,6 @@ impl ServiceContent {
                 "{} has version {} of the API",
                 self.full_name, self.api_version
             ))
-            .remedy("upgrade it to vSphere 6.7 or later"))
+            .remedy(UPGRADE))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Client, Trouble};
+use super::{Client, Trouble, escape, unescape};
 use crate::Kind;
 use crate::vsphere::soap::{Arg, Element, Moref};
 
@@ -18,7 +18,9 @@ fn made(result: Option<&Element>) -> Result<Moref, Trouble> {
 impl Client {
     /// The object at an inventory path (`DC/vm/folder/name`), where there is one.
     pub(crate) async fn find_by_path(&self, path: &str) -> Result<Option<Moref>, Trouble> {
-        let args = [Arg::text("inventoryPath", path.trim_start_matches('/'))];
+        // A percent sign that begins no escape stands for itself.
+        let parts = path.trim_matches('/').split('/').map(|part| escape(&unescape(part)));
+        let args = [Arg::text("inventoryPath", parts.collect::<Vec<_>>().join("/"))];
         let answer = self
             .call(&self.content().search_index, "FindByInventoryPath", &args)
             .await?;
@@ -40,7 +42,7 @@ impl Client {
             Arg::text("memory", false),
             Arg::text("quiesce", quiesce),
         ];
-        made(self.task(vm, "CreateSnapshot_Task", &args, limit).await?.as_ref())
+        made(self.insist(vm, "CreateSnapshot_Task", &args, limit).await?.as_ref())
     }
 
     /// Removes a snapshot, not those that follow it, and waits until its changes are in the disks.
@@ -87,22 +89,22 @@ impl Client {
     ) -> Result<Moref, Trouble> {
         let mut args = vec![config, Arg::moref("pool", pool)];
         args.extend(host.map(|host| Arg::moref("host", host)));
-        made(self.task(folder, "CreateVM_Task", &args, QUICK).await?.as_ref())
+        made(self.insist(folder, "CreateVM_Task", &args, QUICK).await?.as_ref())
     }
 
     /// Changes a VM. `spec` is a `VirtualMachineConfigSpec` named `spec`.
     pub(crate) async fn reconfigure(&self, vm: &Moref, spec: Arg, limit: Duration) -> Result<(), Trouble> {
-        self.task(vm, "ReconfigVM_Task", &[spec], limit).await.map(drop)
+        self.insist(vm, "ReconfigVM_Task", &[spec], limit).await.map(drop)
     }
 
     /// Starts a VM. A vCenter may choose another host of the cluster for it.
     pub(crate) async fn power_on(&self, vm: &Moref) -> Result<(), Trouble> {
-        self.task(vm, "PowerOnVM_Task", &[], QUICK).await.map(drop)
+        self.insist(vm, "PowerOnVM_Task", &[], QUICK).await.map(drop)
     }
 
     /// Stops a VM at once.
     pub(crate) async fn power_off(&self, vm: &Moref) -> Result<(), Trouble> {
-        self.task(vm, "PowerOffVM_Task", &[], QUICK).await.map(drop)
+        self.insist(vm, "PowerOffVM_Task", &[], QUICK).await.map(drop)
     }
 
     /// Deletes an object; a VM with all its files.
@@ -123,7 +125,7 @@ impl Client {
         args.push(Arg::text("destName", to));
         args.extend(datacenter.map(|datacenter| Arg::moref("destDatacenter", datacenter)));
         args.push(Arg::text("force", false));
-        self.task(self.disk_manager()?, "MoveVirtualDisk_Task", &args, limit)
+        self.insist(self.disk_manager()?, "MoveVirtualDisk_Task", &args, limit)
             .await
             .map(drop)
     }
@@ -132,7 +134,7 @@ impl Client {
     pub(crate) async fn delete_virtual_disk(&self, name: &str, datacenter: Option<&Moref>) -> Result<(), Trouble> {
         let mut args = vec![Arg::text("name", name)];
         args.extend(datacenter.map(|datacenter| Arg::moref("datacenter", datacenter)));
-        self.task(self.disk_manager()?, "DeleteVirtualDisk_Task", &args, QUICK)
+        self.insist(self.disk_manager()?, "DeleteVirtualDisk_Task", &args, QUICK)
             .await
             .map(drop)
     }

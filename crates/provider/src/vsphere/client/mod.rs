@@ -12,7 +12,7 @@ mod content;
 mod endpoint;
 mod http;
 mod methods;
-mod pin;
+mod name;
 mod property;
 mod session;
 mod task;
@@ -23,14 +23,22 @@ use std::sync::Arc;
 
 pub(crate) use content::ServiceContent;
 pub(crate) use endpoint::Endpoint;
-pub(crate) use http::{Http, Trust};
-pub(crate) use pin::Fingerprint;
+pub(crate) use http::Http;
+pub(crate) use name::{escape, unescape};
 pub(crate) use property::{Object, Props};
 pub(crate) use trouble::Trouble;
 
 use super::Config;
 use crate::Error;
+use crate::tls::{Custom, Trust};
 use session::Session;
+
+/// What its users give of certificates.
+const CUSTOM: Custom = Custom {
+    sha1: true,
+    fingerprint: "give the certificate's SHA-256 or SHA-1: openssl x509 -noout -fingerprint -sha256",
+    authorities: "vCenter: https://HOST/certs/download.zip",
+};
 
 /// A vCenter or an ESXi host. Cheap to clone: clones share one session.
 #[derive(Clone)]
@@ -48,8 +56,7 @@ impl Client {
     pub(crate) async fn connect(config: &Config) -> Result<Self, Error> {
         let endpoint = Endpoint::parse(&config.endpoint)?;
         let object = endpoint.object();
-        let trust =
-            Trust::of(&config.credentials, config.insecure).map_err(|trouble| trouble.of("connect to", &object))?;
+        let trust = Trust::of(&config.credentials, config.insecure, &CUSTOM)?;
         let http = Http::new(trust).map_err(|trouble| trouble.of("connect to", &object))?;
         let session = Session::new(&endpoint, &config.credentials)?;
         let content = ServiceContent::read(&http, &endpoint).await;
@@ -93,7 +100,6 @@ impl Client {
 }
 
 impl Drop for Inner {
-    /// Servers keep a session for half an hour, and only so many.
     fn drop(&mut self) {
         self.end_session();
     }

@@ -88,28 +88,54 @@ pub(crate) struct Object {
 impl Client {
     /// Reads properties of one object. [`NotFound`](Kind::NotFound) where there is no such object.
     pub(crate) async fn properties(&self, object: &Moref, paths: &[&'static str]) -> Result<Props, Trouble> {
-        let found = self.properties_of(std::slice::from_ref(object), paths).await?;
+        let set = Arg::object("objectSet", [Arg::moref("obj", object)]);
+        let found = self.collect(filter_spec("specSet", &object.kind, paths, [set])).await?;
         let found = found.into_iter().next().map(|object| object.props);
         found.ok_or_else(|| Trouble::new(Kind::NotFound, format!("the server has no {object}")))
     }
 
-    /// Reads properties of several objects of the same type.
+    /// Reads properties of several objects of the same type. One that is gone meanwhile is left out.
     pub(crate) async fn properties_of(
         &self,
         objects: &[Moref],
         paths: &[&'static str],
     ) -> Result<Vec<Object>, Trouble> {
-        let Some(first) = objects.first() else {
-            return Ok(Vec::new());
-        };
-        let sets = objects
-            .iter()
-            .map(|object| Arg::object("objectSet", [Arg::moref("obj", object)]));
-        self.collect(&[filter_spec("specSet", &first.kind, paths, sets)]).await
+        let mut objects = objects.to_vec();
+        while let Some(first) = objects.first() {
+            let sets = objects
+                .iter()
+                .map(|object| Arg::object("objectSet", [Arg::moref("obj", object)]));
+            let spec = filter_spec("specSet", &first.kind, paths, sets);
+            match self.whole(&spec).await {
+                Err(trouble) if trouble.is("ManagedObjectNotFound") => {
+                    let (before, gone) = (objects.len(), trouble.object());
+                    objects.retain(|object| Some(object) != gone);
+                    if objects.len() == before {
+                        return Err(trouble);
+                    }
+                }
+                found => return found,
+            }
+        }
+        Ok(Vec::new())
     }
 
     /// Reads properties of all objects of a type below `container`, in no order.
     pub(crate) async fn properties_below(
+        &self,
+        container: &Moref,
+        kind: &'static str,
+        paths: &[&'static str],
+    ) -> Result<Vec<Object>, Trouble> {
+        let session = self.session();
+        match self.view(container, kind, paths).await {
+            // The view went with its session.
+            Err(_) if self.session() != session => self.view(container, kind, paths).await,
+            found => found,
+        }
+    }
+
+    async fn view(
         &self,
         container: &Moref,
         kind: &'static str,
@@ -136,7 +162,7 @@ impl Client {
             "objectSet",
             [Arg::moref("obj", &view), Arg::text("skip", true), members],
         );
-        let found = self.collect(&[filter_spec("specSet", kind, paths, [set])]).await;
+        let found = self.collect(filter_spec("specSet", kind, paths, [set])).await;
         // It ends with the session at the latest.
         if let Err(trouble) = self.call(&view, "DestroyView", &[]).await {
             tracing::debug!(detail = trouble.detail, "could not destroy a view");
@@ -144,11 +170,19 @@ impl Client {
         found
     }
 
+    /// Collects, and once more from the first page where the session ended in between: pages go with it.
+    async fn whole(&self, spec: &Arg) -> Result<Vec<Object>, Trouble> {
+        let session = self.session();
+        match self.collect(spec.clone()).await {
+            Err(_) if self.session() != session => self.collect(spec.clone()).await,
+            found => found,
+        }
+    }
+
     /// Follows the pages of an answer to their end.
-    async fn collect(&self, specs: &[Arg]) -> Result<Vec<Object>, Trouble> {
+    async fn collect(&self, spec: Arg) -> Result<Vec<Object>, Trouble> {
         let collector = &self.content().property_collector;
-        let mut args = specs.to_vec();
-        args.push(Arg::object("options", [Arg::text("maxObjects", PAGE)]));
+        let args = [spec, Arg::object("options", [Arg::text("maxObjects", PAGE)])];
         let mut answer = self.call(collector, "RetrievePropertiesEx", &args).await?;
         let mut objects = Vec::new();
         for _ in 0..MAX_PAGES {

@@ -1,16 +1,25 @@
 //! The session: made once, and made anew by whoever first notices that it ended.
 
 use std::sync::{PoisonError, RwLock};
+use std::thread;
+use std::time::Duration;
 
 use reqwest::header::{COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
 use secrecy::{ExposeSecret as _, SecretString};
+use tokio::runtime::{Builder, Handle};
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use super::call::{Request, send};
+use super::http::client;
 use super::{Client, Endpoint, Inner, Trouble};
 use crate::credentials::Credentials;
-use crate::vsphere::soap::Arg;
+use crate::tls::Trust;
+use crate::vsphere::soap::{Arg, Moref};
 use crate::{Error, Kind};
+
+/// How long logging out may take.
+const GOODBYE: Duration = Duration::from_secs(3);
 
 /// Who we are at the server, and what it remembers us by.
 pub(super) struct Session {
@@ -88,6 +97,11 @@ impl Client {
         Ok(())
     }
 
+    /// Which session it is, counted from 1. What belongs to one ends with it: views, pages, leases.
+    pub(super) fn session(&self) -> u64 {
+        self.0.session.ticket().generation
+    }
+
     /// What shows the server itself who asks, for requests beside the API.
     pub(crate) fn signed(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -97,27 +111,62 @@ impl Client {
 }
 
 impl Inner {
-    /// Logs out in the background, where there still is one. It is a courtesy, and nobody waits for it.
+    /// Logs out: servers keep a session for half an hour, and only so many. A courtesy, and yet the end of a process waits for it.
     pub(super) fn end_session(&self) {
         let ticket = self.session.ticket();
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return;
-        };
         if ticket.generation == 0 {
             return;
         }
-        let http = self.http.main().clone();
-        let (endpoint, manager) = (self.endpoint.clone(), self.content.session_manager.clone());
-        runtime.spawn(async move {
-            let request = Request {
-                this: &manager,
-                method: "Logout",
-                args: &[],
-            };
-            if let Err(trouble) = request.post(&http, &endpoint, &ticket).await {
-                tracing::debug!(%endpoint, detail = trouble.detail, "could not log out");
-            }
+        let goodbye = Goodbye {
+            trust: self.http.trust().clone(),
+            endpoint: self.endpoint.clone(),
+            manager: self.content.session_manager.clone(),
+            ticket,
+        };
+        // A runtime that is being shut down drops what it is given, and that says goodbye too.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn_blocking(move || drop(goodbye));
+        }
+    }
+}
+
+/// A session that is ended when this is dropped.
+struct Goodbye {
+    trust: Trust,
+    endpoint: Endpoint,
+    manager: Moref,
+    ticket: Ticket,
+}
+
+impl Goodbye {
+    /// Logs out by a connection of its own: those of a runtime end with it.
+    fn log_out(&self) -> Result<(), Trouble> {
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Trouble::new(Kind::Failed, error.to_string()))?;
+        let http = client(&self.trust)?;
+        let request = Request {
+            this: &self.manager,
+            method: "Logout",
+            args: &[],
+        };
+        let out = request.post(&http, &self.endpoint, &self.ticket);
+        match runtime.block_on(async { timeout(GOODBYE, out).await }) {
+            Ok(answer) => answer.map(drop),
+            Err(_) => Err(Trouble::new(Kind::Unreachable, "no answer")),
+        }
+    }
+}
+
+impl Drop for Goodbye {
+    fn drop(&mut self) {
+        // In a thread of its own, since this may be one of a runtime that ends, in which nothing can be waited for otherwise.
+        let out = thread::scope(|scope| {
+            let thread = thread::Builder::new().spawn_scoped(scope, || self.log_out());
+            thread.map(thread::ScopedJoinHandle::join)
         });
+        if let Ok(Ok(Err(trouble))) = out {
+            tracing::debug!(endpoint = %self.endpoint, detail = trouble.detail, "could not log out");
+        }
     }
 }
 

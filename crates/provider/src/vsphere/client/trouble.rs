@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::error::Error as StdError;
 
-use crate::vsphere::soap::VimFault;
+use crate::tls;
+use crate::vsphere::soap::{Moref, VimFault};
 use crate::{Error, Kind};
 
 /// What went wrong with a call, before anybody said what it was for.
@@ -48,6 +49,11 @@ impl Trouble {
         self.fault.as_ref().is_some_and(|fault| fault.is(name))
     }
 
+    /// The object that the server's fault is about, where it names one.
+    pub(crate) fn object(&self) -> Option<&Moref> {
+        self.fault.as_ref()?.object.as_ref()
+    }
+
     /// The error of `action` (a verb) on `object`.
     pub(crate) fn of(self, action: impl Into<Cow<'static, str>>, object: impl Into<String>) -> Error {
         let error = Error::new(self.kind, action, object).detail(self.detail);
@@ -67,7 +73,7 @@ fn kind_of(name: &str) -> Kind {
         "DuplicateName" | "AlreadyExists" | "FileAlreadyExists" | "VmAlreadyExistsInDatacenter" => Kind::NameTaken,
         "ManagedObjectNotFound" | "NotFound" | "FileNotFound" | "InvalidDatastore" | "InvalidFolder" => Kind::NotFound,
         "InvalidPowerState" | "InvalidState" | "TaskInProgress" | "ResourceInUse" | "ConcurrentAccess"
-        | "FileLocked" | "SnapshotLocked" => Kind::Busy,
+        | "MethodDisabled" | "FileLocked" | "SnapshotLocked" => Kind::Busy,
         "NoDiskSpace" | "InsufficientStorageSpace" => Kind::NoSpace,
         "HostNotConnected"
         | "HostNotReachable"
@@ -162,6 +168,10 @@ impl From<reqwest::Error> for Trouble {
             next = cause.source();
         }
         let detail = chain.join(": ");
+        if tls::is_mismatch(&detail) {
+            return Self::new(Kind::Untrusted, detail)
+                .remedy("if it was renewed on purpose, put the new fingerprint into the Secret as thumbprint");
+        }
         if detail.contains("certificate") {
             return Self::new(Kind::Untrusted, detail).remedy(
                 "put the certificate of the authority that signed the server's into the Secret as ca.crt \
@@ -180,7 +190,6 @@ impl From<reqwest::Error> for Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vsphere::soap::Moref;
 
     fn fault(name: &str) -> VimFault {
         VimFault {

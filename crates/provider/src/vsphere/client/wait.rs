@@ -13,6 +13,8 @@ use crate::vsphere::soap::{Arg, Element, Moref};
 const ASK: Duration = Duration::from_secs(20);
 /// Pauses between looks where the server tells no updates: the first, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(3));
+/// The most parts that an update comes in.
+const PARTS: usize = 100;
 /// How long the server may be away.
 const OUTAGE: Duration = Duration::from_mins(1);
 
@@ -110,7 +112,7 @@ impl Client {
         }
     }
 
-    /// Asks for what changed since the last time, the first time for all of it, and takes it in.
+    /// Takes in what changed since the last time, the first time all of it: none of it before all of it is there.
     async fn updates(
         &self,
         watch: &mut Watch,
@@ -118,6 +120,25 @@ impl Client {
         limit: Duration,
         props: &mut Props,
     ) -> Result<(), Trouble> {
+        for _ in 0..PARTS {
+            if self.update(watch, object, limit, props).await? {
+                return Ok(());
+            }
+        }
+        Err(Trouble::new(
+            Kind::Failed,
+            "the server gives updates in parts without end",
+        ))
+    }
+
+    /// Asks once; `false` where more has changed than was told.
+    async fn update(
+        &self,
+        watch: &mut Watch,
+        object: &Moref,
+        limit: Duration,
+        props: &mut Props,
+    ) -> Result<bool, Trouble> {
         let seconds = limit.as_secs().max(1);
         let args = [
             Arg::text("version", &watch.version),
@@ -126,7 +147,7 @@ impl Client {
         let answer = self.call(&watch.collector, "WaitForUpdatesEx", &args).await?;
         // Nothing changed in that time.
         let Some(updates) = answer.child("returnval") else {
-            return Ok(());
+            return Ok(true);
         };
         if let Some(version) = updates.text_at("version") {
             version.clone_into(&mut watch.version);
@@ -142,7 +163,7 @@ impl Client {
                 take(change, props);
             }
         }
-        Ok(())
+        Ok(updates.flag_at("truncated") != Some(true))
     }
 }
 

@@ -2,8 +2,7 @@
 
 use super::VmInfo;
 use super::device::{Bus, NicNetwork, VirtualDisk, VirtualNic};
-use super::name::unescape;
-use crate::vsphere::client::{Client, Object};
+use crate::vsphere::client::{Client, Object, unescape};
 use crate::{Disk, DiskBus, Error, Hardware, ImageFormat, Kind, Nic, NicAttachment, ScsiController};
 
 /// The hardware of a VM, with the names of its networks.

@@ -2,15 +2,13 @@
 
 mod device;
 mod hardware;
-mod name;
 mod vm;
 
 pub(crate) use device::{Bus, VirtualDisk, devices};
 pub(crate) use hardware::hardware;
-pub(crate) use name::{escape, unescape};
 pub(crate) use vm::VmInfo;
 
-use super::client::Client;
+use super::client::{Client, unescape};
 use super::hypervisor::not_found;
 use super::soap::Moref;
 use crate::{Error, Kind, VmSelector};

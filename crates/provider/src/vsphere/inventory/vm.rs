@@ -1,8 +1,8 @@
 //! A VM as the server describes it.
 
 use super::device::{VirtualDisk, VirtualNic, devices};
-use super::{object, unescape};
-use crate::vsphere::client::{Client, Props};
+use super::object;
+use crate::vsphere::client::{Client, Props, unescape};
 use crate::vsphere::soap::{Element, Moref};
 use crate::{Error, Firmware, Kind, PowerState};
 

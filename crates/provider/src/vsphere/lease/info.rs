@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::vsphere::client::Fingerprint;
+use crate::tls::Fingerprint;
 use crate::vsphere::soap::Element;
 
 /// What a lease is on.
@@ -71,10 +71,16 @@ impl DeviceUrl {
             key: device.text_at("key").unwrap_or_default().to_owned(),
             import_key: device.text_at("importKey").map(str::to_owned),
             is_disk: device.flag_at("disk").unwrap_or(is_vmdk),
-            fingerprint: device.text_at("sslThumbprint").and_then(Fingerprint::parse),
+            fingerprint: fingerprint(device),
             url,
         })
     }
+}
+
+/// Which certificate a device's host has. The thumbprint may be empty; from 9.0 on servers give the certificate itself, too.
+fn fingerprint(device: &Element) -> Option<Fingerprint> {
+    let thumbprint = device.text_at("sslThumbprint").and_then(Fingerprint::parse);
+    thumbprint.or_else(|| Fingerprint::of_pem(device.text_at("sslCertificate")?))
 }
 
 /// What the server says of a file that was transferred.
@@ -135,6 +141,25 @@ mod tests {
         assert_eq!(new.checksum, Some(Checksum::Sha256("cd".to_owned())));
         assert_eq!(new.size, None);
         assert_eq!(entry("<sha1></sha1>").checksum, None);
+    }
+
+    #[test]
+    fn a_host_is_known_by_its_thumbprint_or_its_certificate() {
+        let print = |inner: &str| {
+            let text = format!("<d><url>https://h/x.vmdk</url>{inner}</d>");
+            DeviceUrl::of(&Element::parse(&text).unwrap())
+                .unwrap()
+                .fingerprint
+                .map(|print| print.to_string())
+        };
+        let sha1 = "00".repeat(20);
+        let thumbprint = format!("<sslThumbprint>{sha1}</sslThumbprint>");
+        let pem = "<sslCertificate>-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n</sslCertificate>";
+        assert_eq!(print(&thumbprint).unwrap().len(), 59);
+        assert_eq!(print(&format!("{thumbprint}{pem}")), print(&thumbprint));
+        let without = format!("<sslThumbprint/>{pem}");
+        assert!(print(&without).unwrap().starts_with("6E:34:0B:9C:FF:B3"));
+        assert_eq!(print("<sslCertificate>none</sslCertificate><sslThumbprint/>"), None);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use info::{Checksum, DeviceUrl, LeaseInfo, ManifestEntry};
+pub(crate) use link::no_answer;
 
 use super::client::{Client, Props, Trouble};
 use super::soap::{Arg, Moref, VimFault};
@@ -46,7 +47,8 @@ impl Lease {
         };
         let state = client
             .wait(&waiting.moref, &["state", "info", "error"], READY, is_ready)
-            .await?;
+            .await
+            .map_err(gone)?;
         let late = || {
             Trouble::new(
                 Kind::Busy,
@@ -90,7 +92,11 @@ impl Lease {
     /// know.
     pub(crate) async fn reason(&self) -> Option<Trouble> {
         for _ in 0..LOOKS {
-            let props = self.client.properties(&self.moref, &["state", "error"]).await.ok()?;
+            let props = match self.client.properties(&self.moref, &["state", "error"]).await {
+                Ok(props) => props,
+                Err(trouble) if trouble.kind == Kind::NotFound => return Some(gone(trouble)),
+                Err(_) => return None,
+            };
             if props.text("state") == Some("error") {
                 return Some(ended(&props, "error"));
             }
@@ -127,7 +133,7 @@ impl Lease {
         match self.client.call(&self.moref, "HttpNfcLeaseGetManifest", &[]).await {
             Ok(answer) => Ok(Some(answer.all("returnval").filter_map(ManifestEntry::of).collect())),
             Err(trouble) if trouble.kind == Kind::Unsupported => Ok(None),
-            Err(trouble) => Err(trouble),
+            Err(trouble) => Err(gone(trouble)),
         }
     }
 
@@ -147,7 +153,7 @@ impl Lease {
                     tracing::debug!(detail = trouble.detail, "the lease was completed already");
                     break;
                 }
-                Err(trouble) => return Err(trouble),
+                Err(trouble) => return Err(gone(trouble)),
             }
         }
         self.is_over = true;
@@ -207,6 +213,15 @@ fn ended(props: &Props, state: &str) -> Trouble {
         Some(error) => VimFault::of_localized(error).into(),
         None => Trouble::new(Kind::Failed, format!("the lease is in the state {state:?}")),
     }
+}
+
+/// A lease that is not there any more went with its session. Another one can be had.
+fn gone(trouble: Trouble) -> Trouble {
+    if trouble.kind != Kind::NotFound {
+        return trouble;
+    }
+    let detail = format!("the lease is gone: {}", trouble.detail);
+    Trouble { detail, ..trouble }.meaning(Kind::Failed)
 }
 
 async fn abort(client: &Client, moref: &Moref) -> Result<(), Trouble> {

@@ -6,10 +6,10 @@ use thiserror::Error;
 
 use super::Moref;
 
-/// A value that no XML document can carry.
+/// The argument or the attribute whose value no XML document can carry. Its value may be a password.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{0:?} holds a control character, which SOAP cannot carry")]
-pub(crate) struct Illegal(pub(crate) String);
+#[error("{0} holds a control character, which SOAP cannot carry")]
+pub(crate) struct Illegal(pub(crate) &'static str);
 
 /// One argument of a call, or one property of a data object. VMware wants them in the order of its documentation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,12 +87,12 @@ impl Arg {
         out.push_str(self.name);
         if let Some((name, value)) = &self.attribute {
             let _ = write!(out, " {name}=\"");
-            escape(value, out)?;
+            escape(value, out).ok_or(Illegal(name))?;
             out.push('"');
         }
         out.push('>');
         match &self.content {
-            Content::Text(text) => escape(text, out)?,
+            Content::Text(text) => escape(text, out).ok_or(Illegal(self.name))?,
             Content::Children(children) => children.iter().try_for_each(|child| child.write(out))?,
         }
         let _ = write!(out, "</{}>", self.name);
@@ -121,8 +121,9 @@ pub(crate) fn is_legal(character: char) -> bool {
     matches!(character, '\t' | '\n' | '\r' | ' '..='\u{FFFD}' | '\u{10000}'..)
 }
 
-/// Escapes for text and attribute values alike: white space other than the blank too, which a reader would normalise away.
-fn escape(value: &str, out: &mut String) -> Result<(), Illegal> {
+/// Escapes for text and attribute values alike: white space other than the blank too, which a reader would normalise away. `None`
+/// where a character can stand in no document.
+fn escape(value: &str, out: &mut String) -> Option<()> {
     for character in value.chars() {
         match character {
             '<' => out.push_str("&lt;"),
@@ -134,8 +135,8 @@ fn escape(value: &str, out: &mut String) -> Result<(), Illegal> {
                 let _ = write!(out, "&#{};", u32::from(character));
             }
             _ if is_legal(character) => out.push(character),
-            _ => return Err(Illegal(value.to_owned())),
+            _ => return None,
         }
     }
-    Ok(())
+    Some(())
 }

@@ -9,14 +9,18 @@ use std::sync::{Arc, Mutex as StdMutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use crate::Kind;
 use crate::vsphere::client::{Client, Trouble};
 use crate::vsphere::lease::Lease;
 use crate::vsphere::soap::Moref;
 
-/// How often a lease is asked for while another one on the same VM ends.
-const TRIES: u32 = 6;
+/// How long a lease is asked for while another operation holds the VM: the lease of a process that was killed lives for five minutes.
+/// Whose it is shows nowhere, so it is nobody's to call off.
+const PATIENCE: Duration = Duration::from_mins(6);
+/// Pauses in between: the first, and the longest.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
 /// Asking and completing: whoever does either holds it. In it is the lease that is there, if any.
 type Door = Arc<Mutex<Weak<Held>>>;
@@ -94,8 +98,9 @@ impl Held {
 
 /// Asks for a lease, and again while one that we or a process before us let go still ends.
 async fn ask(client: &Client, subject: &Moref) -> Result<Lease, Trouble> {
-    let mut pause = Duration::from_millis(200);
-    for attempt in 1.. {
+    let (mut pause, longest) = PAUSE;
+    let start = Instant::now();
+    loop {
         let asked = match subject.kind.as_str() {
             "VirtualMachine" => client.export_vm(subject).await,
             _ => client.export_snapshot(subject).await,
@@ -105,15 +110,17 @@ async fn ask(client: &Client, subject: &Moref) -> Result<Lease, Trouble> {
             Err(trouble) => Err(trouble),
         };
         match lease {
-            Err(trouble) if may_pass(&trouble) && attempt < TRIES => {
+            Err(trouble) if may_pass(&trouble) && start.elapsed() < PATIENCE => {
                 tracing::debug!(%subject, detail = trouble.detail, "no lease yet");
                 tokio::time::sleep(pause).await;
-                pause *= 2;
+                if pause < longest && pause * 2 >= longest {
+                    tracing::warn!(%subject, detail = trouble.detail, "waiting for another operation that holds the VM");
+                }
+                pause = (pause * 2).min(longest);
             }
             answer => return answer,
         }
     }
-    Err(Trouble::new(Kind::Bug, "a loop without end ended"))
 }
 
 fn may_pass(trouble: &Trouble) -> bool {

@@ -164,10 +164,15 @@ async fn remove_failed(client: &Client, vm: &VmInfo, mark: &Mark) -> Result<(), 
 /// Removes the owner's snapshots, and merges what their removal left unmerged, now or the last time.
 pub(super) async fn remove(vsphere: &VSphere, selector: &VmSelector, mark: &Mark) -> Result<(), Error> {
     let client = &vsphere.client;
-    let vm = vsphere.look_up(selector).await?;
-    let ours = find(&vm, mark);
+    let mut vm = vsphere.look_up(selector).await?;
+    let mut ours = find(&vm, mark);
+    if ours.is_empty() && was_being_made(client, &vm).await? {
+        vm = vsphere.look_up(selector).await?;
+        ours = find(&vm, mark);
+    }
     if ours.is_empty() {
-        return merge_left(client, &vm).await;
+        merge_left(client, &vm).await;
+        return Ok(());
     }
     for snapshot in &ours {
         remove_one(client, &vm, snapshot).await?;
@@ -182,18 +187,20 @@ pub(super) async fn remove(vsphere: &VSphere, selector: &VmSelector, mark: &Mark
     Err(Error::new(Kind::Busy, "remove the snapshot of", &after.object).detail("it is still there"))
 }
 
-/// Merges what a removal may have left before. Whose it is shows nowhere, and merging loses nothing; who may not do it has had no
-/// snapshot removed either.
-async fn merge_left(client: &Client, vm: &VmInfo) -> Result<(), Error> {
-    if !vm.needs_consolidation {
-        return Ok(());
-    }
-    match consolidate(client, vm).await {
-        Err(error) if matches!(error.kind(), Kind::Denied | Kind::Unsupported) => {
-            tracing::warn!(vm = vm.object, %error, "disks need to be consolidated");
-            Ok(())
-        }
-        answer => answer,
+/// Waits for a snapshot that is being made, and gives whether there was one. It may be ours: a process that was killed, or lost its
+/// connection, leaves the task behind, and whose it is shows only when the snapshot is there.
+async fn was_being_made(client: &Client, vm: &VmInfo) -> Result<bool, Error> {
+    let settled = client.settled(&vm.moref, "createsnapshot", CREATE).await;
+    settled.map_err(|trouble| trouble.of("wait for the snapshot of", &vm.object))
+}
+
+/// Merges what a removal may have left before. Whose it is shows nowhere, and merging loses nothing. So what stands in its way is no
+/// obstacle to us: it may be another's, for good.
+async fn merge_left(client: &Client, vm: &VmInfo) {
+    if vm.needs_consolidation
+        && let Err(error) = consolidate(client, vm).await
+    {
+        tracing::warn!(vm = vm.object, %error, "disks need to be consolidated");
     }
 }
 

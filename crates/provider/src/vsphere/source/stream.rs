@@ -15,6 +15,7 @@ use crate::port::most_of;
 use crate::vsphere::VSphere;
 use crate::vsphere::client::Trouble;
 use crate::vsphere::inventory::{VirtualDisk, devices};
+use crate::vsphere::lease::{DeviceUrl, no_answer};
 use crate::{DiskStream, Error, Kind, PowerState};
 
 /// How long a host may take to begin with an answer.
@@ -159,7 +160,7 @@ impl Found {
         })
     }
 
-    async fn get(&self, held: &Held, device: &crate::vsphere::lease::DeviceUrl) -> Result<Response, Trouble> {
+    async fn get(&self, held: &Held, device: &DeviceUrl) -> Result<Response, Trouble> {
         let host = held.lease.host(device);
         let request = held.lease.request(Method::GET, device)?.send();
         let answer = tokio::select! {
@@ -168,25 +169,14 @@ impl Found {
         };
         let response = match answer {
             Err(_) => Err(Trouble::new(Kind::Unreachable, format!("host {host} does not answer"))),
-            Ok(Err(error)) => {
-                let mut trouble = Trouble::from(error);
-                trouble.detail = format!("host {host}: {}", trouble.detail);
-                Err(trouble.remedy(format!(
-                    "vSphere has the bytes come from {host}: it must be reachable from here by that name, on port 443"
-                )))
-            }
-            Ok(Ok(response)) => Ok(response),
+            Ok(answer) => answer.map_err(|error| no_answer(&host, error)),
         }?;
         let status = response.status();
         if status.is_success() {
             return Ok(response);
         }
-        let kind = if matches!(status.as_u16(), 401 | 403) {
-            Kind::Denied
-        } else {
-            Kind::Failed
-        };
-        Err(Trouble::new(kind, format!("host {host} answered {status}")))
+        // Whatever it is: the URL is the permission, and that goes with its lease. Another lease can be had.
+        Err(Trouble::new(Kind::Failed, format!("host {host} answered {status}")))
     }
 }
 
@@ -237,7 +227,8 @@ impl Reading {
             }
         };
         let Some(entry) = entry else {
-            tracing::debug!(
+            // Each grain has its own checksum, and the file its end.
+            tracing::warn!(
                 key = self.key,
                 bytes = sum.bytes(),
                 "the server's manifest says nothing of this disk"

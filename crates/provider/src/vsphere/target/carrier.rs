@@ -57,17 +57,17 @@ pub(super) async fn delete_for(vsphere: &VSphere, spec: &VolumeSpec, owner: &Own
 /// Deletes a carrier, and the disk that was detached from it and still lies in its folder.
 pub(super) async fn delete(vsphere: &VSphere, home: &Home, carried: &Carried, found: &Found) -> Result<(), Error> {
     let object = carried.object();
-    if let Some(path) = found.option(DISK) {
+    if let Some(path) = found.option(DISK).filter(|path| found.disk(path).is_none()) {
         delete_file(vsphere, home, path).await?;
     }
     found.remove(vsphere, &object).await
 }
 
-/// Deletes a disk that no VM has. Gone is success, and so is one that is attached: it goes with its VM.
+/// Deletes a disk that no VM has. Gone is success. One that is locked is [`Kind::Busy`]: an attempt that was cut short still moves it.
 pub(super) async fn delete_file(vsphere: &VSphere, home: &Home, path: &str) -> Result<(), Error> {
     let deleted = vsphere.client.delete_virtual_disk(path, Some(&home.datacenter)).await;
     match deleted {
-        Err(trouble) if trouble.kind == Kind::NotFound || trouble.is("FileLocked") => Ok(()),
+        Err(trouble) if trouble.kind == Kind::NotFound => Ok(()),
         deleted => deleted.map_err(|trouble| trouble.of("delete", format!("disk {path:?}"))),
     }
 }

@@ -74,7 +74,7 @@ async fn extent_url(client: &Client, datacenter: &Moref, path: &str) -> Result<U
 }
 
 /// Names from the root's children down, with slashes between them, as the server keeps them.
-async fn inventory_path(client: &Client, object: &Moref) -> Result<String, Trouble> {
+pub(super) async fn inventory_path(client: &Client, object: &Moref) -> Result<String, Trouble> {
     let root = &client.content().root;
     let (mut names, mut next) = (Vec::new(), object.clone());
     for _ in 0..DEEPEST {

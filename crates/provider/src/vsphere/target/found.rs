@@ -10,17 +10,22 @@ use crate::vsphere::client::{Client, Props, Trouble};
 use crate::vsphere::soap::{Element, Moref};
 use crate::{Error, Kind, Owner};
 
-const PATHS: [&str; 5] = [
+const VMX: &str = "config.files.vmPathName";
+const OPTIONS: &str = "config.extraConfig";
+const PATHS: [&str; 6] = [
     "name",
+    "runtime.connectionState",
     "runtime.powerState",
-    "config.files.vmPathName",
-    "config.extraConfig",
+    VMX,
+    OPTIONS,
     "config.hardware.device",
 ];
 
 /// How often, and with which pause, a VM is asked to go that another operation holds: the lease of a sink that was dropped ends soon.
 const TRIES: u32 = 8;
 const PAUSE: Duration = Duration::from_millis(500);
+/// After so many, an import that still holds it is one of a process that was killed.
+const PATIENCE: u32 = 2;
 
 /// A VM of the folder.
 #[derive(Debug, Clone)]
@@ -65,24 +70,28 @@ impl Found {
         }
     }
 
-    /// The VM with this id.
+    /// The VM with this id. [`Kind::Unreachable`] where the server shows no configuration of it: nobody knows then whose it is.
     pub async fn read(client: &Client, moref: &Moref) -> Result<Self, Trouble> {
         let props = client.properties(moref, &PATHS).await?;
-        Ok(Self::of(moref, &props))
+        Self::of(moref, &props)
     }
 
-    fn of(moref: &Moref, props: &Props) -> Self {
+    fn of(moref: &Moref, props: &Props) -> Result<Self, Trouble> {
+        let vmx = props.text(VMX).ok_or_else(|| unreadable(props))?;
+        if let Some(fault) = props.refusal(OPTIONS) {
+            return Err(fault.clone().into());
+        }
         let children = |path| props.get(path).map(Element::children).unwrap_or_default();
         let option = |option: &Element| Some((option.text_at("key")?.to_owned(), option.text_at("value")?.to_owned()));
         let devices = children("config.hardware.device");
-        Self {
+        Ok(Self {
             moref: moref.clone(),
             on: props.text("runtime.powerState") != Some("poweredOff"),
-            vmx: props.text("config.files.vmPathName").unwrap_or_default().to_owned(),
+            vmx: vmx.to_owned(),
             disks: devices.iter().filter_map(disk).collect(),
-            options: children("config.extraConfig").iter().filter_map(option).collect(),
+            options: children(OPTIONS).iter().filter_map(option).collect(),
             controllers: devices.iter().filter_map(controller).collect(),
-        }
+        })
     }
 
     /// Whether it carries the owner's UID.
@@ -120,7 +129,12 @@ impl Found {
         }
         for attempt in 1.. {
             match client.destroy(&self.moref).await {
-                Err(trouble) if trouble.kind == Kind::Busy && attempt < TRIES => tokio::time::sleep(PAUSE).await,
+                Err(trouble) if trouble.kind == Kind::Busy && attempt < TRIES => {
+                    if attempt >= PATIENCE {
+                        self.cancel_import(client).await;
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
                 Err(trouble) if trouble.kind == Kind::NotFound => break,
                 Err(trouble) if trouble.kind == Kind::Busy => {
                     return Err(trouble
@@ -133,6 +147,26 @@ impl Found {
         }
         Ok(())
     }
+
+    /// Calls off the import that holds it. Whoever began that is gone, or is no longer the one that is to write: there is but one.
+    async fn cancel_import(&self, client: &Client) {
+        match client.cancel_import(&self.moref).await {
+            Ok(true) => tracing::info!(vm = %self.moref, "called off an import that was cut short"),
+            Ok(false) => {}
+            // Then it ends by itself.
+            Err(trouble) => tracing::debug!(vm = %self.moref, detail = trouble.detail, "could not call off an import"),
+        }
+    }
+}
+
+/// Why a VM has no configuration: it may not be seen, its host or its files are away, or it is still being made.
+fn unreadable(props: &Props) -> Trouble {
+    if let Some(fault) = props.refusal(VMX) {
+        return fault.clone().into();
+    }
+    let state = props.text("runtime.connectionState").unwrap_or("unknown");
+    let detail = format!("the server has no configuration of it; its connection state is {state}");
+    Trouble::new(Kind::Unreachable, detail).remedy("bring its host and its datastore back")
 }
 
 fn disk(device: &Element) -> Option<Attached> {

@@ -1,6 +1,6 @@
 //! The names of what is made, and how they show whose it is.
 
-use crate::vsphere::inventory;
+use crate::vsphere::client::escape;
 use crate::{Error, Kind, Owner, VolumeId, VolumeSpec};
 
 /// The longest VM name in characters, as vSphere counts them: escaped.
@@ -10,7 +10,7 @@ const LONGEST: usize = 80;
 pub(super) fn check_vm_name(name: &str) -> Result<(), Error> {
     let why = if name.trim().is_empty() {
         "it is empty"
-    } else if inventory::escape(name).chars().count() > LONGEST {
+    } else if escape(name).chars().count() > LONGEST {
         "it is longer than the 80 characters that vSphere allows"
     } else if name.chars().any(char::is_control) {
         "it holds a control character"

@@ -176,6 +176,11 @@ impl Wanted<'_> {
         match client.move_virtual_disk(from, path, Some(&home.datacenter), MOVE).await {
             // It was moved by an attempt that was cut short; attaching it tells.
             Err(trouble) if trouble.kind == Kind::NotFound => Ok(()),
+            // Such an attempt may still copy it to another datastore.
+            Err(trouble) if trouble.is("FileAlreadyExists") => Err(trouble
+                .meaning(Kind::Busy)
+                .remedy("wait until the server has moved it: an attempt that was cut short began that")
+                .of("move", &disk)),
             moved => moved.map_err(|trouble| trouble.of("move", &disk)),
         }
     }
@@ -268,7 +273,11 @@ pub(super) async fn set_power(vsphere: &VSphere, vm: &VmId, owner: &Owner, power
 /// Deletes a VM with its disks, those too that were moved to it and not attached yet. One that is gone, or is another's, is success.
 pub(super) async fn delete(vsphere: &VSphere, name: &str, owner: &Owner) -> Result<(), Error> {
     let home = Home::find(vsphere).await?;
-    let vm = match find(vsphere, &home, name, owner).await {
+    let found = match find(vsphere, &home, name, owner).await {
+        Ok(None) if was_being_made(vsphere, &home, name).await? => find(vsphere, &home, name, owner).await,
+        found => found,
+    };
+    let vm = match found {
         Ok(Some(vm)) => vm,
         Ok(None) => return Ok(()),
         Err(error) if error.kind() == Kind::NameTaken => return Ok(()),
@@ -281,4 +290,11 @@ pub(super) async fn delete(vsphere: &VSphere, name: &str, owner: &Owner) -> Resu
         }
     }
     vm.remove(vsphere, &object(name)).await
+}
+
+/// Waits for VMs that are being made in the folder, and gives whether there was one. It may be ours: a process that was killed leaves
+/// the task behind.
+async fn was_being_made(vsphere: &VSphere, home: &Home, name: &str) -> Result<bool, Error> {
+    let settled = vsphere.client.settled(&home.folder, "createvm", CHANGE).await;
+    settled.map_err(|trouble| trouble.of("look for", object(name)))
 }

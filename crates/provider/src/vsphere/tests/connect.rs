@@ -45,6 +45,18 @@ async fn wrong_credentials_are_denied_without_being_shown() {
 }
 
 #[tokio::test]
+async fn a_password_that_cannot_be_sent_is_not_shown() {
+    let server = Vsphere::start();
+    let mut wrong = config(&server);
+    // UTF-16 without a mark, as some editors save it.
+    wrong.credentials.password = Some(SecretString::from("h\0unter2\0"));
+    let error = VSphere::connect(wrong).await.err().unwrap();
+    assert_eq!(error.kind(), Kind::Invalid, "{error}");
+    assert!(error.to_string().contains("password holds a control"), "{error}");
+    assert!(!format!("{error:?} {error}").contains("unter2"), "{error}");
+}
+
+#[tokio::test]
 async fn only_a_certificate_that_somebody_vouches_for_is_trusted() {
     let server = Vsphere::start();
     let mut unknown = config(&server);
@@ -56,6 +68,13 @@ async fn only_a_certificate_that_somebody_vouches_for_is_trusted() {
     let mut said = unknown.clone();
     said.insecure = true;
     VSphere::connect(said).await.unwrap();
+
+    let mut others = unknown.clone();
+    others.credentials.ca = Some(Vsphere::start().ca().to_owned());
+    // So are authorities.
+    others.insecure = true;
+    let error = VSphere::connect(others).await.err().unwrap();
+    assert_eq!(error.kind(), Kind::Untrusted, "{error}");
 
     let mut pinned = unknown.clone();
     pinned.credentials.fingerprint = Some(server.thumbprint());

@@ -7,7 +7,8 @@ use vmferry_testkit::vsphere::{Fault, Options, Vsphere};
 
 use super::{Images, assert_clean, assert_holds, connect, drain, named, open, owner, seed};
 use crate::vsphere::VSphere;
-use crate::{Error, FrozenId, Hypervisor, Kind, SourceHost, Vm};
+use crate::vsphere::soap::{Arg, Moref};
+use crate::{DiskStream, Error, FrozenId, Hypervisor, Kind, SourceHost, Vm};
 
 /// A server with a VM that is frozen.
 struct Scene {
@@ -59,6 +60,14 @@ impl Scene {
     }
 }
 
+/// How a stream breaks off, on its way or at its end.
+async fn breaks(mut stream: Box<dyn DiskStream>) -> Error {
+    match drain(&mut *stream).await {
+        Err(error) => error,
+        Ok(_) => stream.finish().await.unwrap_err(),
+    }
+}
+
 fn fill(disk: &std::path::Path, mib: u64) {
     use std::os::unix::fs::FileExt as _;
     let file = std::fs::OpenOptions::new().write(true).open(disk).unwrap();
@@ -89,6 +98,13 @@ async fn bytes_that_are_not_those_that_were_sent_are_noticed() {
 }
 
 #[tokio::test]
+async fn a_disk_that_is_not_in_the_manifest_is_read_all_the_same() {
+    let scene = Scene::new(false, 8).await;
+    scene.server.omit_from_manifest(1);
+    scene.assert_works().await;
+}
+
+#[tokio::test]
 async fn an_older_server_has_sha1_in_its_manifest() {
     let scene = Scene::new(false, 8).await;
     scene
@@ -100,6 +116,18 @@ async fn an_older_server_has_sha1_in_its_manifest() {
     scene
         .server
         .inject(&Fault::of("HttpNfcLeaseSetManifestChecksumType", "NotSupported"));
+    scene.assert_works().await;
+}
+
+#[tokio::test]
+async fn a_host_that_no_longer_knows_the_lease_costs_the_copy_and_no_more() {
+    let scene = Scene::new(false, 8).await;
+    for status in [401, 403, 404] {
+        scene.server.refuse_next_transfer(status);
+        let error = scene.read().await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Failed, "{error}");
+        assert!(error.to_string().contains(&status.to_string()), "{error}");
+    }
     scene.assert_works().await;
 }
 
@@ -126,11 +154,19 @@ async fn a_session_that_is_ended_in_mid_copy_costs_the_copy_and_no_more() {
     scene.server.kill_sessions();
     // The sign of life tells.
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let error = match drain(&mut *stream).await {
-        Err(error) => error,
-        Ok(_) => stream.finish().await.unwrap_err(),
-    };
+    let error = breaks(stream).await;
     assert!(matches!(error.kind(), Kind::Failed | Kind::Unreachable), "{error}");
+    scene.assert_works().await;
+}
+
+#[tokio::test]
+async fn a_session_that_is_ended_at_the_end_costs_the_copy_and_not_the_frozen_state() {
+    let scene = Scene::new(true, 8).await;
+    let mut stream = open(&scene.vsphere, &scene.vm, &scene.frozen, "scsi0:0").await;
+    drain(&mut *stream).await.unwrap();
+    scene.server.kill_sessions();
+    let error = stream.finish().await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Failed, "{error}");
     scene.assert_works().await;
 }
 
@@ -163,14 +199,91 @@ async fn a_lease_that_is_lost_ends_the_reading() {
         .server
         .inject(&Fault::of("HttpNfcLeaseProgress", "Timedout").times(3));
     tokio::time::sleep(Duration::from_millis(800)).await;
-    let error = match drain(&mut *stream).await {
-        Err(error) => error,
-        Ok(_) => stream.finish().await.unwrap_err(),
-    };
+    let error = breaks(stream).await;
     assert_eq!(error.kind(), Kind::Failed, "{error}");
     assert!(error.to_string().contains("lease"), "{error}");
     scene.server.clear();
     scene.assert_works().await;
+}
+
+#[tokio::test]
+async fn a_lease_that_times_out_ends_the_reading() {
+    let scene = Scene::new(false, 64).await;
+    let mut stream = open(&scene.vsphere, &scene.vm, &scene.frozen, "scsi0:0").await;
+    stream.read(Buf::alone(1000)).await.unwrap();
+    scene.server.set_lease_timeout(Duration::ZERO);
+    // The next sign of life is due after ten seconds, and finds the lease timed out.
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    let error = breaks(stream).await;
+    assert_eq!(error.kind(), Kind::Failed, "{error}");
+    assert!(error.to_string().contains("timed out"), "{error}");
+    scene.server.set_lease_timeout(Duration::from_mins(5));
+    scene.assert_works().await;
+}
+
+#[tokio::test]
+async fn a_restart_of_the_server_costs_the_copy_and_no_more() {
+    let options = Options {
+        lease_timeout: Duration::from_secs(2),
+        ..Options::default()
+    };
+    let scene = Scene::with(&options, true, 64).await;
+    let mut stream = open(&scene.vsphere, &scene.vm, &scene.frozen, "scsi0:0").await;
+    stream.read(Buf::alone(1000)).await.unwrap();
+    scene.server.restart(Duration::from_secs(3));
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let error = breaks(stream).await;
+    assert!(matches!(error.kind(), Kind::Failed | Kind::Unreachable), "{error}");
+    scene.assert_works().await;
+}
+
+#[tokio::test]
+async fn a_vm_that_is_moved_to_another_host_is_read_all_the_same() {
+    let options = Options {
+        cluster_hosts: 2,
+        ..Options::default()
+    };
+    for running in [true, false] {
+        let scene = Scene::with(&options, running, 8).await;
+        let client = &scene.vsphere.client;
+        let host_of = || scene.server.state().vm("web").unwrap().host.clone();
+        let (vm, before) = (Moref::vm(&scene.vm.id.0), host_of());
+        let hosts = client
+            .properties_below(&client.content().root, "HostSystem", &["name"])
+            .await;
+        let hosts = hosts.unwrap();
+        let other = hosts
+            .iter()
+            .find(|host| host.props.text("name") != Some(&before))
+            .unwrap();
+        let spec = [Arg::object("spec", [Arg::moref("host", &other.moref)])];
+        let limit = Duration::from_secs(20);
+        client.task(&vm, "RelocateVM_Task", &spec, limit).await.unwrap();
+        assert_ne!(host_of(), before);
+        let mut stream = open(&scene.vsphere, &scene.vm, &scene.frozen, "scsi0:0").await;
+        stream.read(Buf::alone(1000)).await.unwrap();
+        // While it is read, nothing moves it.
+        let trouble = client.task(&vm, "RelocateVM_Task", &spec, limit).await.unwrap_err();
+        assert_eq!(trouble.kind, Kind::Busy, "{trouble:?}");
+        drop(stream);
+        scene.assert_works().await;
+    }
+}
+
+#[tokio::test]
+async fn the_lease_of_a_process_that_was_killed_is_waited_for() {
+    let options = Options {
+        lease_timeout: Duration::from_secs(8),
+        ..Options::default()
+    };
+    let scene = Scene::with(&options, true, 16).await;
+    let subject = Moref::new("VirtualMachineSnapshot", &scene.frozen.0);
+    let dead = connect(&scene.server).await;
+    // Nobody gives a sign of life of it.
+    dead.client.export_snapshot(&subject).await.unwrap();
+    assert_eq!(scene.server.state().leases.len(), 1);
+    scene.assert_works().await;
+    assert!(scene.server.count("ExportSnapshot") > 3);
 }
 
 #[tokio::test]

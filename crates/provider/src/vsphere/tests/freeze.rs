@@ -1,5 +1,7 @@
 //! Freezing, finding what was frozen, and letting it go.
 
+use std::time::Duration;
+
 use vmferry_testkit::Format;
 use vmferry_testkit::vsphere::{DiskSeed, Fault, VmSeed, Vsphere};
 
@@ -96,7 +98,7 @@ async fn what_has_nothing_to_do_with_the_guest_is_not_tried_twice() {
     for (fault, kind) in [
         ("RestrictedVersion", Kind::Unsupported),
         ("NoPermission", Kind::Denied),
-        ("TaskInProgress", Kind::Busy),
+        ("FileLocked", Kind::Busy),
     ] {
         server.inject(&Fault::of("CreateSnapshot_Task", fault));
         let error = vsphere.freeze(&vm, &owner(), false).await.unwrap_err();
@@ -106,6 +108,9 @@ async fn what_has_nothing_to_do_with_the_guest_is_not_tried_twice() {
     let error = vsphere.freeze(&vm, &owner(), false).await.unwrap_err();
     assert_eq!(error.kind(), Kind::NoSpace, "{error}");
     assert_clean(&server);
+    // Another operation that ends soon is waited for.
+    server.inject(&Fault::of("CreateSnapshot_Task", "TaskInProgress").times(2));
+    vsphere.freeze(&vm, &owner(), false).await.unwrap();
 }
 
 #[tokio::test]
@@ -123,6 +128,35 @@ async fn a_snapshot_that_cannot_be_removed_at_first_is_busy() {
     assert!(error.to_string().contains(&format!("vmferry-{TAG}")), "{error}");
     vsphere.release(&named("web"), &owner(), false).await.unwrap();
     assert_clean(&server);
+}
+
+#[tokio::test]
+async fn a_snapshot_that_is_still_being_made_is_removed_too() {
+    let server = Vsphere::start();
+    let images = Images::new();
+    let disk = images.disk("a.raw", 8, 1);
+    server.seed(&seed("web", &[(&disk, "pvscsi")]).running());
+    let vsphere = connect(&server).await;
+    let vm = vsphere.find_vm(&named("web")).await.unwrap();
+    server.inject(&Fault::hold_task("CreateSnapshot_Task"));
+    let killed = tokio::spawn({
+        let (vsphere, vm) = (vsphere.clone(), vm.clone());
+        async move { vsphere.freeze(&vm, &owner(), false).await }
+    });
+    while server.count("CreateSnapshot_Task") == 0 {
+        tokio::task::yield_now().await;
+    }
+    killed.abort();
+    let vm = named("web");
+    let owner = owner();
+    let mut release = vsphere.release(&vm, &owner, false);
+    let early = tokio::time::timeout(Duration::from_secs(1), &mut release).await;
+    assert!(early.is_err(), "{early:?}");
+    server.go_on();
+    release.await.unwrap();
+    assert_clean(&server);
+    // A task that has ended is nothing to wait for.
+    vsphere.release(&vm, &owner, false).await.unwrap();
 }
 
 #[tokio::test]
@@ -185,6 +219,10 @@ async fn a_source_is_deleted_whether_it_runs_or_not_and_once() {
         server.seed(&if running { vm.running() } else { vm });
         server.seed(&VmSeed::new("other"));
         let vsphere = connect(&server).await;
+        // A restart of the server that forgets the task has deleted nothing.
+        server.inject(&Fault::forget_task("Destroy_Task"));
+        let error = vsphere.delete_source(&named("web")).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Failed, "{error}");
         vsphere.delete_source(&named("web")).await.unwrap();
         vsphere.delete_source(&named("web")).await.unwrap();
         let state = server.state();

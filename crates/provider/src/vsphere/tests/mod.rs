@@ -1,5 +1,6 @@
 //! The source against the simulator, and the client against recorded shapes of answers.
 
+mod addresses;
 mod connect;
 mod faults;
 mod find;

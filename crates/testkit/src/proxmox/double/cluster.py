@@ -34,7 +34,8 @@ class Cluster(Front, Transfer, Guests, Imports, Machines, Commands, Volumes, Tas
         self.ca = config.get('trusted_ca')
         self.nodes = {node['name']: {'online': True, 'ip': node['ip']} for node in config['nodes']}
         self.node_init = {node['name']: node.get('init') for node in config['nodes']}
-        for folder in ['spool', 'serial'] + ['nodes/{0}/run'.format(node) for node in self.nodes]:
+        for folder in ['spool', 'serial'] + ['nodes/{0}/run'.format(node) for node in self.nodes] + [
+                'nodes/{0}/tasks'.format(node) for node in self.nodes]:
             os.makedirs(os.path.join(self.folder, folder), exist_ok=True)
         self.storages = {}
         for spec in config['storages']:

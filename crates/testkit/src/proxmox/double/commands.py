@@ -134,6 +134,12 @@ class Commands(object):
         guest_agent.record(vm, args[2], {})
         return '{0}\n'.format(guest_agent.result(vm, args[2], {}))
 
+    async def _qm_resume(self, node, args, options):
+        vm = self.find(node, args[0])
+        if vm.vmid in self.machines:
+            await self.monitor(vm, 'cont')
+        return ''
+
     async def _qm_list(self, node, args, options):
         return ''.join('{0} {1} {2} {3}\n'.format(vm.vmid, vm.name, vm.status, len(drives_of(vm.config)))
                        for vm in self.vms if vm.node == node)

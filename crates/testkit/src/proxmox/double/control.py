@@ -99,11 +99,25 @@ class Control(object):
                 vm.config[key] = value
         vm.template = str(vm.config.get('template', '0')) == '1'
 
+    async def do_monitor(self, vmid, command, arguments):
+        """What a running VM's monitor answers: its value, or why not."""
+        try:
+            return {'return': await self.cluster.monitor(self.cluster.vm(vmid), command, **arguments)}
+        except TaskError as error:
+            return {'error': str(error)}
+
+    async def do_leave_volume(self, volume):
+        """A raw volume appears that is in no VM's config."""
+        path = self.cluster.path(volume)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        await images.qemu_img('create', '-q', '-f', 'raw', path, '1M')
+
     async def do_start_vm(self, vmid):
         """Starts a VM's process."""
         vm = self.cluster.vm(vmid)
         await self.cluster.launch(vm)
         vm.status = vm.qmpstatus = 'running'
+        self.cluster.note_start(vm)
 
     async def do_stop_vm(self, vmid):
         """Pulls a VM's plug."""
@@ -160,6 +174,10 @@ class Control(object):
     async def do_storage_active(self, storage, active):
         """A storage goes offline or comes back."""
         self.cluster.storages[storage]['active'] = 1 if active else 0
+
+    async def do_storage_nodes(self, storage, nodes):
+        """Only these nodes have a storage."""
+        self.cluster.storages[storage]['nodes'] = ','.join(nodes)
 
     async def do_take_next_id(self):
         """The next VM to be created finds its id taken."""

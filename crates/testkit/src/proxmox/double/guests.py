@@ -174,10 +174,21 @@ class Guests(object):
                         self._qm_free(volume)
                 self.vms.remove(new)
 
+        told = {}
+
+        async def begin():
+            new = self.vm(newid)
+            new.name, new.config = told['name'], told['config']
+
         self._after_clone[newid] = fill
         try:
-            with self.before_task(None, undo):
-                return await super()._qm_clone(v, user)
+            with self.before_task(begin, undo):
+                upid = await super()._qm_clone(v, user)
+            # Up to the end of its first disk, its file has nothing but the lock.
+            new = self.vm(newid)
+            told.update(name=new.name, config=new.config)
+            new.name, new.config = 'VM {0}'.format(newid), {'lock': 'clone'}
+            return upid
         except BaseException:
             self._after_clone.pop(newid, None)
             raise

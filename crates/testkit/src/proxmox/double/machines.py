@@ -8,6 +8,7 @@ import time
 
 from fakepve.model import TaskError
 from fakepve.qemu import drives_of, is_cdrom
+from fakepve.server import ok
 
 import images
 
@@ -101,8 +102,21 @@ class Machines(object):
             await process.wait()
         await asyncio.sleep(0)
 
+    async def _resources(self, request):
+        """As pvestatd tells them: where a VM runs, what QEMU says of it (`paused`, `prelaunch`, `io-error`)."""
+        told = json.loads((await super()._resources(request)).text)['data']
+        for item in told:
+            if item.get('type') == 'qemu' and item['status'] == 'running':
+                item['status'] = self.vm(item['vmid']).qmpstatus
+        return ok(told)
+
     async def monitor(self, vm, command, **arguments):
         """What a VM's monitor answers."""
+        answer = await self._ask_monitor(vm, command, **arguments)
+        vm.qmpstatus = {'stop': 'paused', 'cont': 'running'}.get(command, vm.qmpstatus)
+        return answer
+
+    async def _ask_monitor(self, vm, command, **arguments):
         path = os.path.join(self._run_folder(vm.node), '{0}.qmp'.format(vm.vmid))
         reader, writer = await asyncio.open_unix_connection(path)
         try:

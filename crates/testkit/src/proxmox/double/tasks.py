@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import contextvars
+import os
 
 from aiohttp import web
 from fakepve.model import PveError, TaskError
@@ -34,6 +35,30 @@ class Tasks(object):
     def fail_task(self, kind, after, reason):
         """The next task of this kind runs so many seconds, and ends with this reason."""
         self.task_faults.append((kind, after, reason))
+
+    def note_tasks(self, node):
+        """Writes a node's own list of its tasks, all users': `active`, and `index` of those that have ended."""
+        folder = os.path.join(self.folder, 'nodes', node, 'tasks')
+        os.makedirs(folder, exist_ok=True)
+        lines = {'active': [], 'index': []}
+        for record in [record for record in self.tasklog if record['node'] == node]:
+            if record['status'] == 'running':
+                lines['active'].append(record['upid'] + ' 0\n')
+            else:
+                lines['index'].append('{0} {1:08X} {2}\n'.format(record['upid'], record['endtime'], record['exitstatus']))
+        for name, found in lines.items():
+            with open(os.path.join(folder, name), 'w') as out:
+                out.writelines(found)
+
+    def note_start(self, vm):
+        """A VM that was started past the API has a task all the same: root's, of `qm start`."""
+        upid, pid, start = self._upid(vm.node, 'qmstart', vm.vmid, 'root@pam')
+        record = {'upid': upid, 'node': vm.node, 'pid': pid, 'pstart': pid * 7, 'starttime': start, 'type': 'qmstart',
+                  'id': str(vm.vmid), 'user': 'root@pam', 'status': 'stopped', 'exitstatus': 'OK', 'endtime': start,
+                  'log': ['TASK OK']}
+        self.tasks[upid] = record
+        self.tasklog.append(record)
+        self.note_tasks(vm.node)
 
     def _take_fault(self, kind):
         for fault in self.task_faults:
@@ -76,6 +101,7 @@ class Tasks(object):
         # The task begins to run only after this returns, so it finds its record.
         upid = await super().task(node, ttype, tid, user, whole, vm=vm, lock=lock, log=log)
         holder['record'] = self.tasks[upid]
+        self.note_tasks(node)
         return upid
 
     async def stop_task(self, v, user):

@@ -3,8 +3,9 @@
 # other process of the node.
 set -eu
 
-dir=$1 address=$2 shared=$3
+dir=$1 address=$2 shared=$3 name=$4
 
+echo "$name" >/proc/sys/kernel/hostname
 readlink /proc/self/ns/pid >"$dir/pid-namespace"
 # /var/tmp of its own, in which the folders that the cluster is in are where they were.
 mkdir -p "$dir/tmp"
@@ -17,6 +18,10 @@ for kept in "$(dirname "$(dirname "$dir")")" "$shared"; do
 done
 mount --rbind "$dir/tmp" /var/tmp
 mount -t tmpfs -o mode=755 tmpfs /run
+# The node's own list of its tasks, which the double writes.
+mount -t tmpfs -o mode=755 tmpfs /var/log
+mkdir -p "$dir/tasks" /var/log/pve/tasks
+mount --bind "$dir/tasks" /var/log/pve/tasks
 mkdir /run/sshd /run/lock /run/qemu-server
 mount --bind "$dir/run" /run/qemu-server
 mount --bind "$dir/ssh/shadow" /etc/shadow

@@ -15,7 +15,7 @@ PATH=$PATH:/usr/sbin:/sbin
 here=$(cd "$(dirname "$0")" && pwd)
 trap '' HUP INT TERM
 
-mkdir -p "$dir/bin" "$dir/log"
+mkdir -p "$dir/bin" "$dir/log" "$dir/home"
 cat >"$dir/bin/stub" <<STUB
 #!/bin/sh
 # A command of Proxmox VE's, done by the double.
@@ -41,7 +41,8 @@ StrictModes no
 UsePAM no
 PermitRootLogin yes
 MaxStartups 100
-SetEnv PATH=$dir/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+# A home of its own: what this machine's user has in .bashrc may be slow, or wait for something.
+SetEnv HOME=$dir/home PATH=$dir/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 CONF
 # A newer sshd turns away who failed to log in a few times, as the tests do. An older one knows no such option.
 if "$(command -v sshd)" -G -f "$dir/ssh/sshd_config" 2>/dev/null | grep -qi '^persourcepenalties'; then
@@ -50,7 +51,7 @@ fi
 
 # A background process has no standard input by itself.
 exec 3<&0
-unshare --pid --fork --kill-child --mount --mount-proc "$here/node-init.sh" "$dir" "$address" "$shared" <&3 3<&- &
+unshare --pid --fork --kill-child --mount --mount-proc --uts "$here/node-init.sh" "$dir" "$address" "$shared" "$name" <&3 3<&- &
 outer=$!
 exec 3<&-
 # The init is the one child of unshare.

@@ -22,10 +22,10 @@ use virt_sys as flags;
 use vmferry_block::Buf;
 
 use super::{MORE_ROOM, check_end, check_range};
+use crate::libvirt::Libvirt;
 use crate::libvirt::conn::fault;
 use crate::libvirt::target::name::Place;
 use crate::libvirt::target::volume;
-use crate::libvirt::{Libvirt, sys};
 use crate::{DiskSink, Error, Kind};
 
 /// Writes that wait for the thread: one in the making of the next is enough.
@@ -258,10 +258,10 @@ fn serve(stream: Stream, mut queue: mpsc::Receiver<Order>, shared: &Shared) {
 /// Sends a hole up to `offset` and the bytes from there.
 fn send(stream: &Stream, at: &mut u64, offset: u64, bytes: &[u8], shared: &Shared) -> Result<(), VirtError> {
     if offset > *at {
-        sys::send_hole(stream, offset - *at)?;
+        vmferry_libvirt::send_hole(stream, offset - *at)?;
     }
     for step in bytes.chunks(STEP) {
-        sys::send(stream, step)?;
+        vmferry_libvirt::send(stream, step)?;
         shared.sent.fetch_add(step.len() as u64, Ordering::Relaxed);
     }
     *at = offset + bytes.len() as u64;

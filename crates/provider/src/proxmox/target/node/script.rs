@@ -163,8 +163,9 @@ fi
 flock -n 9 || exit 0
 [ ! -e "$base.rc-{vmid}" ] || exit 0
 {data}target={target}
-list() {{ pvesm list "$target" --vmid {vmid} | awk 'NR > 1 {{ print $1 }}'; }}
-list >"$base.now"
+# Not in a pipe, whose end would hide that it fails: nothing may look new that could not be seen.
+pvesm list "$target" --vmid {vmid} >"$base.list"
+awk 'NR > 1 {{ print $1 }}' "$base.list" >"$base.now"
 if [ -e "$base.before-{vmid}" ]; then
     printf '%s\n' {known} >>"$base.before-{vmid}"
     while IFS= read -r volume; do

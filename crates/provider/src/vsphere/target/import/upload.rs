@@ -18,7 +18,7 @@ use vmferry_block::Buf;
 use super::Begun;
 use crate::Kind;
 use crate::vsphere::client::Trouble;
-use crate::vsphere::lease::{Checksum, ManifestEntry};
+use crate::vsphere::lease::{Checksum, ManifestEntry, no_answer};
 
 /// Buffers that wait for the connection: one in the making of the next is enough.
 const QUEUE: usize = 1;
@@ -176,12 +176,7 @@ impl Upload {
 
 async fn answered(request: reqwest::RequestBuilder, host: &str) -> Result<(), Trouble> {
     let answer = request.send().await;
-    let answer = answer.map_err(|error| {
-        let trouble = Trouble::from(error);
-        let detail = format!("host {host}, which the server names for the disk: {}", trouble.detail);
-        let remedy = "let vmferry reach port 443 of all ESXi hosts, and resolve their names";
-        Trouble { detail, ..trouble }.remedy(remedy)
-    })?;
+    let answer = answer.map_err(|error| no_answer(host, error))?;
     let status = answer.status();
     if status.is_success() {
         return Ok(());
@@ -189,13 +184,9 @@ async fn answered(request: reqwest::RequestBuilder, host: &str) -> Result<(), Tr
     let mut text = answer.text().now_or_never().and_then(Result::ok).unwrap_or_default();
     text.retain(|character| !character.is_control());
     let text: String = text.chars().take(SHOWN).collect();
-    let kind = if matches!(status.as_u16(), 401 | 403) {
-        Kind::Denied
-    } else {
-        Kind::Failed
-    };
+    // Whatever it is: the URL is the permission, and that goes with its lease. Another lease can be had.
     Err(Trouble::new(
-        kind,
+        Kind::Failed,
         format!("host {host} answered {status} {text}").trim_end().to_owned(),
     ))
 }

@@ -1,7 +1,7 @@
 //! One of several, by name or path.
 
-use crate::vsphere::client::{Client, Object};
-use crate::vsphere::inventory::unescape;
+use super::super::file::inventory_path;
+use crate::vsphere::client::{Client, Object, unescape};
 use crate::{Error, Kind};
 
 /// How many are named in a message.
@@ -41,7 +41,7 @@ impl<'a> Choice<'a> {
                 .detail(format!("{} has {}", client.describe(), self.list(&all)))
                 .remedy(format!("correct {} in the Provider's spec.defaults", self.key))),
             _ => Err(Error::new(Kind::Invalid, "find", self.object())
-                .detail("several have that name")
+                .detail(several_of(client, &found.iter().collect::<Vec<_>>()).await)
                 .remedy(format!(
                     "give the inventory path as {} in the Provider's spec.defaults",
                     self.key
@@ -79,6 +79,17 @@ pub(super) fn is_named(object: &Object, name: &str) -> bool {
         .props
         .text("name")
         .is_some_and(|found| found == name || unescape(found) == name)
+}
+
+/// That several have a name, and which: their paths and ids, as far as a message goes.
+pub(super) async fn several_of(client: &Client, several: &[&Object]) -> String {
+    let mut listed = Vec::new();
+    for object in several.iter().take(NAMED) {
+        // Where it lies helps; that it cannot be read does not matter.
+        let path = inventory_path(client, &object.moref).await.unwrap_or_default();
+        listed.push(format!("/{path} ({})", object.moref));
+    }
+    format!("{} have that name: {}", several.len(), listed.join(", "))
 }
 
 /// The names of objects, as far as a message goes.

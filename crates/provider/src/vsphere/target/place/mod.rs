@@ -5,8 +5,7 @@ mod network;
 mod storage;
 
 use crate::vsphere::VSphere;
-use crate::vsphere::client::{Client, Object, Trouble};
-use crate::vsphere::inventory::escape;
+use crate::vsphere::client::{Client, Object, Trouble, escape};
 use crate::vsphere::soap::{Arg, Moref};
 use crate::{Error, Kind};
 use choice::Choice;

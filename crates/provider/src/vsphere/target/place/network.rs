@@ -1,10 +1,9 @@
 //! What network interfaces are attached to.
 
 use super::Place;
-use super::choice::{is_named, names};
+use super::choice::{is_named, names, several_of};
 use crate::vsphere::VSphere;
-use crate::vsphere::client::{Client, Object};
-use crate::vsphere::inventory::unescape;
+use crate::vsphere::client::{Client, Object, unescape};
 use crate::vsphere::soap::Moref;
 use crate::{Error, Kind, NicAttachment};
 
@@ -32,6 +31,7 @@ impl Place {
         for attachment in wanted {
             let object = match pick(attachment, default, &all)? {
                 Picked::Object(object) => object,
+                Picked::Several(name, several) => return Err(ambiguous(client, name, &several).await),
                 Picked::Path(path) => {
                     let at = client.find_by_path(path).await;
                     let at = at.map_err(|trouble| trouble.of("find", format!("network {path:?}")))?;
@@ -69,16 +69,18 @@ impl Place {
 
 enum Picked<'a> {
     Object(&'a Object),
+    Several(&'a str, Vec<&'a Object>),
     Path(&'a str),
 }
 
-/// By name; what is no network of vSphere's goes to the default, where there is one.
+/// By name, which only one may have; what is no network of vSphere's goes to the default, where there is one.
 fn pick<'a>(attachment: &'a NicAttachment, default: Option<&'a str>, all: &'a [Object]) -> Result<Picked<'a>, Error> {
     let named = |name: &'a str| {
-        let found = all.iter().find(|one| is_named(one, name));
-        match found {
-            Some(object) => Some(Picked::Object(object)),
-            None => name.contains('/').then_some(Picked::Path(name)),
+        let found: Vec<_> = all.iter().filter(|one| is_named(one, name)).collect();
+        match found[..] {
+            [] => name.contains('/').then_some(Picked::Path(name)),
+            [object] => Some(Picked::Object(object)),
+            _ => Some(Picked::Several(name, found)),
         }
     };
     let (name, fallback) = match attachment {
@@ -113,6 +115,15 @@ fn absent(name: &str, all: &[Object]) -> Error {
     Error::new(Kind::NotFound, "use", format!("network {name:?}"))
         .detail(format!("the cluster or host has {there}"))
         .remedy("name another network in spec.targetNetworkHints, by its name or its inventory path")
+}
+
+/// The error for a name that several networks have.
+async fn ambiguous(client: &Client, name: &str, several: &[&Object]) -> Error {
+    Error::new(Kind::Invalid, "choose", format!("network {name:?}"))
+        .detail(several_of(client, several).await)
+        .remedy(
+            "name one by its inventory path in spec.targetNetworkHints, or as network in the Provider's spec.defaults",
+        )
 }
 
 async fn describe(client: &Client, object: &Object) -> Result<Network, Error> {

@@ -2,8 +2,7 @@
 
 use super::choice::{is_named, names};
 use super::{Home, below};
-use crate::vsphere::client::{Client, Object};
-use crate::vsphere::inventory::unescape;
+use crate::vsphere::client::{Client, Object, unescape};
 use crate::vsphere::soap::Moref;
 use crate::{Error, Kind};
 

@@ -31,6 +31,7 @@ struct Script {
     folder: PathBuf,
     calls: Mutex<HashMap<String, usize>>,
     replacements: Mutex<Vec<(&'static str, String)>>,
+    next: Mutex<Vec<(&'static str, String)>>,
 }
 
 impl Server {
@@ -50,6 +51,7 @@ impl Server {
                 ("@HOST@", format!("127.0.0.1:{}", front.port())),
                 ("@THUMBPRINT@", thumbprint.trim_end_matches(':').to_owned()),
             ]),
+            next: Mutex::default(),
         });
         let shared = Arc::clone(&script);
         thread::spawn(move || {
@@ -82,6 +84,14 @@ impl Server {
             .lock()
             .unwrap()
             .push((instead, text.to_owned()));
+    }
+
+    /// Has the next call of a method that has none of these yet answered with this body.
+    pub(super) fn answer_next(&self, name: &'static str, body: &str) {
+        let text = format!(
+            "<soapenv:Envelope xmlns:soapenv='s' xmlns:xsi='i'><soapenv:Body>{body}</soapenv:Body></soapenv:Envelope>"
+        );
+        self.script.next.lock().unwrap().push((name, text));
     }
 
     /// How often a method was called.
@@ -171,6 +181,10 @@ impl Script {
             *nth += 1;
             *nth
         };
+        let mut next = self.next.lock().unwrap();
+        if let Some(at) = next.iter().position(|(known, _)| *known == name) {
+            return next.remove(at).1;
+        }
         let own = fs::read_to_string(self.folder.join(format!("{name}.{nth}.xml")));
         let answer = own.or_else(|_| fs::read_to_string(self.folder.join(format!("{name}.xml"))));
         let answer = answer.unwrap_or_else(|_| {

@@ -1,8 +1,10 @@
-//! The calls into the C library that the crate `virt` does not wrap.
+//! The calls into the C library libvirt that the crate `virt` does not wrap, or does not wrap safely.
 //!
-//! The only module of this crate with `unsafe` in it. Every function takes and gives safe values, and blocks.
+//! Architecture Invariant: this crate is here for these calls, and no other has `unsafe` in it. Every function takes and gives
+//! safe values, and blocks.
 #![allow(unsafe_code)]
 
+mod address;
 mod auth;
 mod backup;
 mod checkpoint;
@@ -14,12 +16,13 @@ use std::ffi::CString;
 
 use virt::error::Error as VirtError;
 
-pub(in crate::libvirt) use auth::{Login, open};
-pub(in crate::libvirt) use backup::{abort_job, backup_begin, backup_xml, fs_freeze, fs_thaw};
-pub(in crate::libvirt) use checkpoint::{checkpoint_delete, checkpoint_names};
-pub(in crate::libvirt) use domain::block_info;
-pub(in crate::libvirt) use upload::{send, send_hole};
-pub(in crate::libvirt) use volume::vol_by_path;
+pub use address::{Teller, interface_addresses};
+pub use auth::{Login, open};
+pub use backup::{abort_job, backup_begin, backup_xml, fs_freeze, fs_thaw};
+pub use checkpoint::{checkpoint_delete, checkpoint_names};
+pub use domain::block_info;
+pub use upload::{send, send_hole};
+pub use volume::vol_by_path;
 
 /// `Err` with libvirt's last error where a call answered with a negative number.
 fn check(answer: i32) -> Result<(), VirtError> {

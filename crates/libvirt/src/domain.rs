@@ -4,18 +4,18 @@ use virt::domain::Domain;
 use virt::error::Error as VirtError;
 use virt_sys as sys;
 
-use super::{c_string, check};
+use crate::{c_string, check};
 
 /// Sizes of a disk in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::libvirt) struct BlockInfo {
+pub struct BlockInfo {
     /// What the guest sees.
     pub capacity: u64,
 }
 
 /// The sizes of a disk (`virDomainGetBlockInfo`). The wrapper of the crate `virt` drops the error and reads memory that was
 /// never written.
-pub(in crate::libvirt) fn block_info(domain: &Domain, disk: &str) -> Result<BlockInfo, VirtError> {
+pub fn block_info(domain: &Domain, disk: &str) -> Result<BlockInfo, VirtError> {
     let disk = c_string(disk)?;
     let mut info = sys::virDomainBlockInfo {
         capacity: 0,

@@ -7,10 +7,10 @@ use virt::domain::Domain;
 use virt::error::Error as VirtError;
 use virt_sys as sys;
 
-use super::{c_string, check, free};
+use crate::{c_string, check, free};
 
 /// Deletes a checkpoint and its bitmaps (`virDomainCheckpointDelete`). Whether there was one.
-pub(in crate::libvirt) fn checkpoint_delete(domain: &Domain, name: &str) -> Result<bool, VirtError> {
+pub fn checkpoint_delete(domain: &Domain, name: &str) -> Result<bool, VirtError> {
     let name = c_string(name)?;
     // SAFETY: the domain and the name are alive during the calls. A checkpoint that is not null is ours: used, then freed
     // once.
@@ -30,7 +30,7 @@ pub(in crate::libvirt) fn checkpoint_delete(domain: &Domain, name: &str) -> Resu
 }
 
 /// The names of all checkpoints (`virDomainListAllCheckpoints`).
-pub(in crate::libvirt) fn checkpoint_names(domain: &Domain) -> Result<Vec<String>, VirtError> {
+pub fn checkpoint_names(domain: &Domain) -> Result<Vec<String>, VirtError> {
     let mut list: *mut sys::virDomainCheckpointPtr = ptr::null_mut();
     // SAFETY: the domain and `list` are alive during the call. What is listed is ours: each checkpoint is read, then freed
     // once, and so is the list, which libvirt allocates even when it is empty.

@@ -7,11 +7,11 @@ use virt::connect::Connect;
 use virt::error::Error as VirtError;
 use virt_sys as sys;
 
-use super::c_string;
+use crate::c_string;
 
 /// What is answered when the server asks (SASL).
 #[derive(Debug, Clone, Default)]
-pub(in crate::libvirt) struct Login {
+pub struct Login {
     /// User name.
     pub username: Option<String>,
     /// Password.
@@ -19,7 +19,7 @@ pub(in crate::libvirt) struct Login {
 }
 
 /// Opens a connection to `uri`, answering what the server asks out of `login`.
-pub(in crate::libvirt) fn open(uri: &str, login: &Login) -> Result<Connect, VirtError> {
+pub fn open(uri: &str, login: &Login) -> Result<Connect, VirtError> {
     let uri = c_string(uri)?;
     let mut types = [
         sys::VIR_CRED_AUTHNAME.cast_signed(),

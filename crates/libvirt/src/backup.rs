@@ -7,14 +7,10 @@ use virt::domain::Domain;
 use virt::error::Error as VirtError;
 use virt_sys as sys;
 
-use super::{c_string, check, free};
+use crate::{c_string, check, free};
 
 /// Starts a backup job (`virDomainBackupBegin`), with a checkpoint where one is given.
-pub(in crate::libvirt) fn backup_begin(
-    domain: &Domain,
-    backup: &str,
-    checkpoint: Option<&str>,
-) -> Result<(), VirtError> {
+pub fn backup_begin(domain: &Domain, backup: &str, checkpoint: Option<&str>) -> Result<(), VirtError> {
     let backup = c_string(backup)?;
     let checkpoint = checkpoint.map(c_string).transpose()?;
     let checkpoint = checkpoint.as_ref().map_or(ptr::null(), |text| text.as_ptr());
@@ -23,7 +19,7 @@ pub(in crate::libvirt) fn backup_begin(
 }
 
 /// The XML of the backup job that is under way (`virDomainBackupGetXMLDesc`), `None` where there is none.
-pub(in crate::libvirt) fn backup_xml(domain: &Domain) -> Result<Option<String>, VirtError> {
+pub fn backup_xml(domain: &Domain) -> Result<Option<String>, VirtError> {
     // SAFETY: the domain is alive as long as `domain`. A text that is not null is ours: copied, then freed once.
     unsafe {
         let text = sys::virDomainBackupGetXMLDesc(domain.as_ptr(), 0);
@@ -41,20 +37,20 @@ pub(in crate::libvirt) fn backup_xml(domain: &Domain) -> Result<Option<String>, 
 }
 
 /// Ends the job that is under way (`virDomainAbortJob`).
-pub(in crate::libvirt) fn abort_job(domain: &Domain) -> Result<(), VirtError> {
+pub fn abort_job(domain: &Domain) -> Result<(), VirtError> {
     // SAFETY: the domain is alive as long as `domain`.
     check(unsafe { sys::virDomainAbortJob(domain.as_ptr()) })
 }
 
 /// Freezes all file systems through the guest agent (`virDomainFSFreeze`). How many.
-pub(in crate::libvirt) fn fs_freeze(domain: &Domain) -> Result<i32, VirtError> {
+pub fn fs_freeze(domain: &Domain) -> Result<i32, VirtError> {
     // SAFETY: the domain is alive as long as `domain`; no list means all mount points.
     let count = unsafe { sys::virDomainFSFreeze(domain.as_ptr(), ptr::null_mut(), 0, 0) };
     check(count).map(|()| count)
 }
 
 /// Thaws all file systems through the guest agent (`virDomainFSThaw`). How many were frozen.
-pub(in crate::libvirt) fn fs_thaw(domain: &Domain) -> Result<i32, VirtError> {
+pub fn fs_thaw(domain: &Domain) -> Result<i32, VirtError> {
     // SAFETY: the domain is alive as long as `domain`; no list means all mount points.
     let count = unsafe { sys::virDomainFSThaw(domain.as_ptr(), ptr::null_mut(), 0, 0) };
     check(count).map(|()| count)

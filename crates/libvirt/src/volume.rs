@@ -5,10 +5,10 @@ use virt::error::Error as VirtError;
 use virt::storage_vol::StorageVol;
 use virt_sys as sys;
 
-use super::c_string;
+use crate::c_string;
 
 /// The volume at `path` in any active pool (`virStorageVolLookupByPath`).
-pub(in crate::libvirt) fn vol_by_path(connect: &Connect, path: &str) -> Result<StorageVol, VirtError> {
+pub fn vol_by_path(connect: &Connect, path: &str) -> Result<StorageVol, VirtError> {
     let path = c_string(path)?;
     // SAFETY: the connection and the path are alive during the call. A volume that is not null is ours, and `StorageVol`
     // frees it.
