@@ -181,5 +181,5 @@ async fn a_vm_that_is_locked_meanwhile_is_read_and_released() {
     assert_eq!(error.kind(), Kind::Busy, "{error}");
     cluster.lock_vm(100, None);
     source.delete_source(&selector(100, "locked")).await.unwrap();
-    assert!(cluster.inventory().is_empty(), "{:#?}", cluster.inventory());
+    assert_nothing_left(&cluster, &[]);
 }

@@ -15,7 +15,7 @@ async fn refused(cluster: &Cluster, config: Config, kind: Kind, says: &str) {
         assert_eq!(error.kind(), kind, "{error}");
         assert!(error.to_string().contains(says), "{error}");
     }
-    assert_eq!(cluster.inventory(), before);
+    assert_nothing_left(cluster, &before);
 }
 
 #[tokio::test(flavor = "multi_thread")]

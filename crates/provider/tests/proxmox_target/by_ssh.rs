@@ -93,9 +93,7 @@ async fn a_disk_is_streamed_to_the_node_and_imported_there() {
         assert_eq!(config["boot"], "order=scsi0");
         assert!(!config.keys().any(|key| key.starts_with("unused")), "{config:?}");
         // The files went when the VM was whole.
-        let mut left = site.cluster.inventory();
-        left.retain(|line| !line.starts_with("vm ") && !line.starts_with("volume "));
-        assert_eq!(left, Vec::<String>::new());
+        site.assert_only_vms();
         assert_eq!(site.cluster.volumes().len(), 2);
         undo(&host, 2).await;
         site.assert_empty();

@@ -24,6 +24,9 @@ use vmferry_testkit::{Format, MIB, image};
 
 pub const NAME: &str = "web-1";
 
+/// How long a node may take to see that a connection is gone, and to end what served it.
+const SETTLING: Duration = Duration::from_secs(10);
+
 pub fn owner() -> Owner {
     Owner::new("0f4b5c6d-7e8f-4a0b-9c1d-2e3f40516273")
 }
@@ -95,11 +98,33 @@ impl Site {
     #[track_caller]
     pub fn assert_empty(&self) {
         self.cluster.settle();
-        // A node needs a moment to see that a connection is gone.
-        let empty = || self.cluster.inventory().is_empty().then_some(());
-        let empty = vmferry_testkit::poll(Duration::from_secs(10), empty);
-        assert!(empty.is_some(), "{:#?}", self.cluster.inventory());
+        self.assert_is_there(&[]);
         self.assert_sound();
+    }
+
+    /// VMs and their volumes are there, and nothing else.
+    #[track_caller]
+    pub fn assert_only_vms(&self) {
+        let others = |lines: Vec<String>| {
+            lines
+                .into_iter()
+                .filter(|line| !line.starts_with("vm ") && !line.starts_with("volume "))
+        };
+        let empty = vmferry_testkit::poll(SETTLING, || {
+            others(self.cluster.inventory()).next().is_none().then_some(())
+        });
+        assert!(empty.is_some(), "{:#?}", self.cluster.inventory());
+    }
+
+    /// Just that is there.
+    #[track_caller]
+    pub fn assert_is_there(&self, expected: &[String]) {
+        let same = vmferry_testkit::poll(SETTLING, || (self.cluster.inventory() == expected).then_some(()));
+        assert!(
+            same.is_some(),
+            "expected {expected:#?}, now {:#?}",
+            self.cluster.inventory()
+        );
     }
 }
 
