@@ -12,12 +12,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use rustix::fs::OFlags;
 
-use crate::{AllocationMap, Buf, DirectFile, ReadAt, workers};
+use crate::workers::{self, Lanes};
+use crate::{AllocationMap, Buf, DirectFile, ReadAt};
 
 /// A file, or block device, to read.
 #[derive(Debug)]
 pub struct LocalFile {
     file: Arc<DirectFile>,
+    lanes: Lanes,
     size: u64,
 }
 
@@ -25,6 +27,7 @@ pub struct LocalFile {
 #[derive(Debug, Clone)]
 pub struct LocalFileWriter {
     file: Arc<DirectFile>,
+    lanes: Lanes,
 }
 
 impl LocalFile {
@@ -43,14 +46,15 @@ impl LocalFile {
         check_kind(&file)?;
         // Unlike the metadata, this knows the size of a block device, too.
         let size = file.seek(SeekFrom::End(0))?;
+        let lanes = Lanes::of(&file)?;
         let file = Arc::new(DirectFile::reopen(file, OpenOptions::new().read(true)));
-        Ok(Self { file, size })
+        Ok(Self { file, lanes, size })
     }
 
     /// Which parts of the file are not holes. Where the file system cannot tell, all of it.
     pub async fn data_extents(&self) -> io::Result<AllocationMap> {
         let (file, size) = (Arc::clone(&self.file), self.size);
-        workers::run(move || data_extents(file.buffered(), size)).await
+        self.lanes.run(move || data_extents(file.buffered(), size)).await
     }
 }
 
@@ -62,11 +66,12 @@ impl ReadAt for LocalFile {
 
     async fn read_at(&self, offset: u64, mut buf: Buf) -> io::Result<Buf> {
         let file = Arc::clone(&self.file);
-        workers::run(move || match file.read_full(offset, &mut buf)? {
-            all if all == buf.len() => Ok(buf),
-            _ => Err(io::ErrorKind::UnexpectedEof.into()),
-        })
-        .await
+        self.lanes
+            .run(move || match file.read_full(offset, &mut buf)? {
+                all if all == buf.len() => Ok(buf),
+                _ => Err(io::ErrorKind::UnexpectedEof.into()),
+            })
+            .await
     }
 }
 
@@ -95,36 +100,38 @@ impl LocalFileWriter {
 
     fn new(file: File) -> io::Result<Self> {
         check_kind(&file)?;
-        let file = DirectFile::reopen(file, OpenOptions::new().read(true).write(true));
-        Ok(Self { file: Arc::new(file) })
+        let lanes = Lanes::of(&file)?;
+        let file = Arc::new(DirectFile::reopen(file, OpenOptions::new().read(true).write(true)));
+        Ok(Self { file, lanes })
     }
 
     /// Writes the whole of `buf` at `offset`. Give an `Arc` to keep the buffer for another try.
     pub async fn write_at(&self, offset: u64, buf: impl Into<Arc<Buf>>) -> io::Result<()> {
         let (file, buf) = (Arc::clone(&self.file), buf.into());
-        workers::run(move || file.write_all(offset, &buf)).await
+        self.lanes.run(move || file.write_all(offset, &buf)).await
     }
 
     /// Writes the part `range` of `buf` at `offset`.
     pub async fn write_range_at(&self, offset: u64, buf: Arc<Buf>, range: Range<usize>) -> io::Result<()> {
         let file = Arc::clone(&self.file);
-        workers::run(move || match buf.get(range) {
-            Some(bytes) => file.write_all(offset, bytes),
-            None => Err(io::ErrorKind::InvalidInput.into()),
-        })
-        .await
+        self.lanes
+            .run(move || match buf.get(range) {
+                Some(bytes) => file.write_all(offset, bytes),
+                None => Err(io::ErrorKind::InvalidInput.into()),
+            })
+            .await
     }
 
     /// Cuts the file, or grows it with a hole.
     pub async fn set_len(&self, len: u64) -> io::Result<()> {
         let file = Arc::clone(&self.file);
-        workers::run(move || file.buffered().set_len(len)).await
+        self.lanes.run(move || file.buffered().set_len(len)).await
     }
 
     /// Waits until all that was written, and the length, is durable.
     pub async fn sync(&self) -> io::Result<()> {
         let file = Arc::clone(&self.file);
-        workers::run(move || file.buffered().sync_all()).await
+        self.lanes.run(move || file.buffered().sync_all()).await
     }
 }
 

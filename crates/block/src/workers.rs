@@ -3,17 +3,27 @@
 //! A thread for every call costs more than the call, so there are a few for the whole process, started when they are
 //! first needed and never stopped. Work that was handed over runs to its end even when nobody waits for it any more: it
 //! owns all that it touches.
+//!
+//! A file system that does not answer, such as an NFS server's that is away, keeps the threads that wait for it. So there are
+//! [`Lanes`]: no more of the work on one file system is handed over at a time than they let through, and the rest waits without a
+//! thread.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
-/// Enough to keep a disk busy, with some to spare for a file system that does not answer.
-const THREADS: usize = 16;
+/// Enough for several file systems at once.
+const THREADS: usize = 32;
+/// Enough to keep one busy.
+const LANES: usize = 10;
+
+/// The lanes of the file systems on which files are open, by their device numbers.
+static BY_DEVICE: LazyLock<Mutex<HashMap<u64, Weak<Semaphore>>>> = LazyLock::new(Mutex::default);
 
 static WORKERS: Workers = Workers {
     state: Mutex::new(State {
@@ -47,6 +57,39 @@ pub(crate) async fn run<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> 
     result
         .await
         .map_err(|_| io::Error::other("the thread that did the work panicked"))?
+}
+
+/// How much work on one file system may be under way at a time.
+#[derive(Debug, Clone)]
+pub(crate) struct Lanes(Arc<Semaphore>);
+
+impl Lanes {
+    /// Those of the file system that the file is on. Blocks.
+    pub(crate) fn of(file: &std::fs::File) -> io::Result<Self> {
+        let device = file.metadata()?.dev();
+        let mut all = BY_DEVICE.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, lanes| lanes.strong_count() > 0);
+        if let Some(lanes) = all.get(&device).and_then(Weak::upgrade) {
+            return Ok(Self(lanes));
+        }
+        let lanes = Arc::new(Semaphore::new(LANES));
+        all.insert(device, Arc::downgrade(&lanes));
+        Ok(Self(lanes))
+    }
+
+    /// [`run`], once there is a lane. Work that nobody waits for any more keeps its lane to its end.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let lane = Arc::clone(&self.0).acquire_owned().await.map_err(io::Error::other)?;
+        run(move || {
+            let outcome = work();
+            drop(lane);
+            outcome
+        })
+        .await
+    }
 }
 
 impl Workers {
@@ -97,6 +140,31 @@ mod tests {
             assert!(run::<()>(|| panic!("on purpose")).await.is_err());
         }
         assert_eq!(run(|| Ok(7)).await.unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn a_file_system_that_does_not_answer_leaves_threads_to_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let lanes = Lanes::of(&std::fs::File::open(folder.path()).unwrap()).unwrap();
+        let (open, gate) = std::sync::mpsc::channel::<()>();
+        let gate = Arc::new(Mutex::new(gate));
+        // They hang, their callers go away, and others come.
+        for _ in 0..3 * THREADS {
+            let (lanes, gate) = (lanes.clone(), Arc::clone(&gate));
+            tokio::spawn(async move {
+                let hung = lanes.run(move || {
+                    let _ = gate.lock().unwrap().recv();
+                    Ok(())
+                });
+                let _ = tokio::time::timeout(std::time::Duration::from_millis(20), hung).await;
+            });
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        let other = Lanes::of(&std::fs::File::open("/proc").unwrap()).unwrap();
+        let done = tokio::time::timeout(std::time::Duration::from_secs(20), other.run(|| Ok(7)));
+        assert_eq!(done.await.unwrap().unwrap(), 7);
+        drop(open);
+        assert_eq!(lanes.run(|| Ok(8)).await.unwrap(), 8);
     }
 
     #[tokio::test]

@@ -70,6 +70,29 @@ fn every_subformat() {
     }
 }
 
+/// As ESXi writes the version, and Workstation the name on a Windows in German. The name is needed only where the disk is elsewhere.
+#[test]
+fn a_version_and_an_encoding_of_others() {
+    let patch = |folder: &Folder, name: &str| {
+        let mut file = std::fs::read(folder.path(name)).unwrap();
+        for (old, new) in [(&b"version=1\n"[..], &b"version=4\n"[..]), (b"\"disk", b"\"d\xfcsk")] {
+            let at = file.windows(old.len()).position(|window| window == old).unwrap();
+            file[at..at + old.len()].copy_from_slice(new);
+        }
+        std::fs::write(folder.path(name), file).unwrap();
+    };
+    let folder = Folder::new();
+    convert(&folder, "subformat=monolithicSparse");
+    patch(&folder, "disk.vmdk");
+    check(&folder, "disk.vmdk");
+    let folder = Folder::new();
+    convert(&folder, "subformat=monolithicFlat");
+    patch(&folder, "disk.vmdk");
+    let error = refused(&folder, "disk.vmdk");
+    assert_eq!(error.kind(), Kind::Unsupported, "{error}");
+    assert!(error.to_string().contains("not in UTF-8"), "{error}");
+}
+
 #[test]
 fn written_to_in_no_order_with_zeroed_grains() {
     for options in [

@@ -349,6 +349,47 @@ fn hostile_and_foreign_files_are_refused() {
     );
 }
 
+/// Who takes a reader up goes on at its place: nothing before that may be still to come.
+#[test]
+fn no_place_is_ahead_of_what_came() {
+    let capacity = 300 * 512 * GRAIN;
+    let map = AllocationMap::full(2 * GRAIN);
+    let file = write(capacity, &noise(1, 2 * GRAIN as usize), &map, 2);
+    let (mut reader, mut grains) = (Reader::new("file", Limits::default()), Vec::new());
+    for (count, piece) in file.chunks(100).enumerate() {
+        let came = (count * 100 + piece.len()) as u64;
+        reader.push(piece, &mut grains).unwrap();
+        let at = reader.save().at;
+        assert!(at <= came, "at {at} after {came} bytes");
+    }
+    reader.finish().unwrap();
+}
+
+/// vSphere says now and then that it is still there, between two markers of any kind. What comes behind is so much further down.
+#[test]
+fn a_sign_of_life_is_skipped() {
+    let disk = noise(1, 2 * GRAIN as usize);
+    let sound = write(2 * GRAIN, &disk, &AllocationMap::full(2 * GRAIN), 2);
+    let mut sign = vec![0; 512];
+    sign[12] = 4;
+    sign[16..24].copy_from_slice(&256u64.to_le_bytes());
+    let signs = sign.repeat(4);
+    let table = 65536 + 2 * 66048;
+    let mut file = sound.clone();
+    // A marker and four sectors of table; a marker and the directory; a marker and the footer.
+    let (directory, footer) = (table + 5 * 512 + 512, table + 5 * 512 + 2 * 512 + 512);
+    for at in [directory, footer + 56] {
+        let place = u32::from_le_bytes(file[at..at + 4].try_into().unwrap());
+        file[at..at + 4].copy_from_slice(&(place + 4).to_le_bytes());
+    }
+    file.splice(table..table, signs);
+    let (expected, _) = read(&sound, 4096).unwrap();
+    for step in [100, 4096, 1 << 20] {
+        let (found, _) = read(&file, step).unwrap();
+        assert!(found == expected && found == disk);
+    }
+}
+
 /// A stream that unpacks to more than a grain is refused, and so is one that unpacks to less.
 #[test]
 fn a_grain_has_the_length_of_a_grain() {

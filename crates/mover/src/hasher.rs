@@ -1,7 +1,7 @@
-//! Hashing in order, on a thread of its own: it is the one part of a transfer that a processor is busy with.
+//! Hashing in order, on threads of their own: it is the one part of a transfer that a processor is busy with.
 //!
-//! The same thread hashes the object and the disk's content, a slice after the other, so that the second hash finds the slice
-//! where the first has just brought it: in the processor's own cache.
+//! The object's hash is the slower one, and nothing can be done about that: SHA-256 is one chain from the first byte to the last. So
+//! the content is hashed by a second thread, which gets each chunk from the first.
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
@@ -11,10 +11,8 @@ use vmferry_image::vmdk::stream::{ReaderState, WriterState};
 use crate::chunk::Chunk;
 use crate::{Error, Kind};
 
-/// Chunks that may wait on either side of the thread.
+/// Chunks that may wait before and behind each thread.
 const QUEUE: usize = 2;
-/// Bytes that both hashes take by turns: few enough for the caches, many enough for BLAKE3 to be fast.
-const SLICE: usize = 128 << 10;
 
 /// Both hashes of a transfer, up to the same place.
 #[derive(Clone)]
@@ -29,27 +27,6 @@ impl Hashes {
     /// How much of the object was hashed.
     pub(crate) fn read(&self) -> u64 {
         self.object.as_ref().map_or(0, ObjectHash::len)
-    }
-
-    /// Hashes the next chunk, slice by slice.
-    fn take(&mut self, chunk: &Chunk) {
-        let (mut spans, mut fed) = (chunk.spans.iter().peekable(), 0);
-        for start in (0..chunk.buf.len()).step_by(SLICE) {
-            let end = (start + SLICE).min(chunk.buf.len());
-            if let Some(object) = &mut self.object {
-                object.update(&chunk.buf[start..end]);
-            }
-            while let Some(span) = spans.peek().filter(|span| span.at + fed < end) {
-                let until = (end - span.at).min(span.len);
-                self.content
-                    .data(span.guest + fed as u64, &chunk.bytes(span)[fed..until]);
-                fed = until;
-                if fed < span.len {
-                    break;
-                }
-                (_, fed) = (spans.next(), 0);
-            }
-        }
     }
 
     /// Both written down; `None` where there is no object.
@@ -94,9 +71,9 @@ pub(crate) struct Hashed {
     pub(crate) states: Option<States>,
 }
 
-/// The two ends of the thread, and what it leaves when the chunks end.
+/// The two ends of the threads, and what they leave when the chunks end.
 pub(crate) struct Hasher {
-    /// Takes chunks in order. Dropping it ends the thread.
+    /// Takes chunks in order. Dropping it ends the threads.
     pub(crate) chunks: Vec<mpsc::Sender<Chunk>>,
     /// Gives them back in the same order.
     pub(crate) hashed: mpsc::Receiver<Hashed>,
@@ -104,7 +81,7 @@ pub(crate) struct Hasher {
     pub(crate) end: End,
 }
 
-/// What the thread leaves.
+/// What the threads leave.
 pub(crate) struct End(oneshot::Receiver<Hashes>);
 
 impl End {
@@ -115,14 +92,19 @@ impl End {
 }
 
 impl Hasher {
-    /// Starts the thread with hashes to go on from. It writes them down at every multiple of `mark` in the object and at `len`.
+    /// Starts the threads with hashes to go on from. They write them down at every multiple of `mark` in the object and at `len`.
     pub(crate) fn start(hashes: Hashes, mark: u64, len: u64) -> Result<Self, Error> {
+        let Hashes { object, content } = hashes;
         let (chunks, incoming) = mpsc::channel(QUEUE);
+        let (half, halfway) = mpsc::channel(QUEUE);
         let (outgoing, hashed) = mpsc::channel(QUEUE);
         let (leave, end) = oneshot::channel();
-        // Nobody may be there any more to hear what it leaves.
-        spawn("hash", move || {
-            drop(leave.send(hash(hashes, incoming, &outgoing, mark, len)));
+        let fresh = object.clone();
+        spawn("hash", move || hash_object(object, incoming, &half))?;
+        spawn("content", move || {
+            let hashes = Hashes { object: fresh, content };
+            // Nobody may be there any more to hear what it leaves.
+            drop(leave.send(hash_content(hashes, halfway, &outgoing, mark, len)));
         })?;
         Ok(Self {
             chunks: vec![chunks],
@@ -132,15 +114,35 @@ impl Hasher {
     }
 }
 
-fn hash(
-    mut hashes: Hashes,
+/// Hashes the object, and gives on each chunk with the hash as of its end.
+fn hash_object(
+    mut object: Option<ObjectHash>,
     mut incoming: mpsc::Receiver<Chunk>,
+    half: &mpsc::Sender<(Chunk, Option<ObjectHash>)>,
+) {
+    while let Some(chunk) = incoming.blocking_recv() {
+        if let Some(object) = &mut object {
+            object.update(&chunk.buf);
+        }
+        if half.blocking_send((chunk, object.clone())).is_err() {
+            break;
+        }
+    }
+}
+
+/// Hashes the content of chunks that come with the object's hash. What it leaves is both, as of the last chunk that it had.
+fn hash_content(
+    mut hashes: Hashes,
+    mut halfway: mpsc::Receiver<(Chunk, Option<ObjectHash>)>,
     outgoing: &mpsc::Sender<Hashed>,
     mark: u64,
     len: u64,
 ) -> Hashes {
-    while let Some(chunk) = incoming.blocking_recv() {
-        hashes.take(&chunk);
+    while let Some((chunk, object)) = halfway.blocking_recv() {
+        hashes.object = object;
+        for span in &chunk.spans {
+            hashes.content.data(span.guest, chunk.bytes(span));
+        }
         let at_mark = chunk.end().is_multiple_of(mark) || chunk.end() == len;
         let states = if at_mark { hashes.states() } else { None };
         let done = chunk.buf.len() as u64;
@@ -172,37 +174,68 @@ mod tests {
     use super::*;
     use crate::chunk::Span;
 
+    /// A chunk whose content is all of it but for a gap.
+    fn chunk(offset: u64, len: usize, gap: std::ops::Range<usize>) -> Chunk {
+        let mut buf = Buf::alone(len);
+        for (at, byte) in buf.iter_mut().enumerate() {
+            *byte = ((offset as usize + at) % 251) as u8;
+        }
+        let span = |at, len| Span {
+            at,
+            len,
+            guest: offset + at as u64,
+        };
+        let spans = vec![span(0, gap.start), span(gap.end, len - gap.end)];
+        Chunk { offset, buf, spans }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn slices_make_no_difference(
-            len in 1usize..4 * SLICE,
-            cuts in prop::collection::vec((0usize..SLICE, 1usize..2 * SLICE), 0..8),
-        ) {
-            let mut buf = Buf::alone(len);
-            for (at, byte) in buf.iter_mut().enumerate() {
-                *byte = (at % 251) as u8;
-            }
-            let (mut spans, mut at) = (Vec::new(), 0);
-            for (gap, span) in cuts {
-                let start = at + gap;
-                if start >= len {
-                    break;
+        fn both_hashes_are_of_the_same_place(count in 1u64..12, marks in 1u64..4, taken in 0u64..12) {
+            const LEN: usize = 8192;
+            let len = count * LEN as u64;
+            let fresh = Hashes { object: Some(ObjectHash::default()), content: ContentDigest::new(1 << 30) };
+            let chunks = || (0..count).map(|at| chunk(at * LEN as u64, LEN, 100..4096));
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let (states, left) = runtime.block_on(async {
+                let Hasher { chunks: to, mut hashed, end } = Hasher::start(fresh.clone(), marks * LEN as u64, len).unwrap();
+                let feed = async {
+                    for chunk in chunks() {
+                        if to[0].send(chunk).await.is_err() {
+                            break;
+                        }
+                    }
+                    drop(to);
+                };
+                let take = async {
+                    let mut states = Vec::new();
+                    while (states.len() as u64) < taken && let Some(hashed) = hashed.recv().await {
+                        states.push((hashed.chunk.end(), hashed.states));
+                    }
+                    drop(hashed);
+                    states
+                };
+                let ((), states) = tokio::join!(feed, take);
+                (states, end.hashes().await.unwrap())
+            });
+            // The same, by one after the other.
+            let mut own = vec![(0, fresh)];
+            for chunk in chunks() {
+                let (_, mut hashes) = own.last().unwrap().clone();
+                hashes.object.as_mut().unwrap().update(&chunk.buf);
+                for span in &chunk.spans {
+                    hashes.content.data(span.guest, chunk.bytes(span));
                 }
-                let span = span.min(len - start);
-                spans.push(Span { at: start, len: span, guest: 4096 + start as u64 });
-                at = start + span;
+                own.push((chunk.end(), hashes));
             }
-            let chunk = Chunk { offset: 0, buf, spans };
-            let (mut object, mut content) = (ObjectHash::default(), ContentDigest::new(1 << 30));
-            let mut hashes = Hashes { object: Some(object.clone()), content: content.clone() };
-            object.update(&chunk.buf);
-            for span in &chunk.spans {
-                content.data(span.guest, chunk.bytes(span));
+            for ((end, states), (_, own)) in states.iter().zip(&own[1..]) {
+                let expected = end.is_multiple_of(marks * LEN as u64) || *end == len;
+                prop_assert_eq!(states, &own.states().filter(|_| expected));
             }
-            hashes.take(&chunk);
-            prop_assert_eq!(hashes.object.unwrap().finish(), object.finish());
-            prop_assert_eq!(hashes.content.finish(), content.finish());
+            let (_, own) = own.iter().find(|(end, _)| *end == left.read()).unwrap();
+            prop_assert_eq!(left.states(), own.states());
+            prop_assert!(taken < count || left.read() == len);
         }
     }
 }

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! One pass each, no temporary file. The layout of the staged object is known before its first byte is read, so every chunk
-//! of it can be made on its own; hashing is the only thing that goes strictly in order, on a thread of its own.
+//! of it can be made on its own; hashing is the only thing that goes strictly in order, on threads of its own.
 //!
 //! Architecture Invariant: memory is bounded whatever the size of the disk: every byte is in a buffer out of one pool, and a
 //! buffer is taken before its place in the order is claimed, so the one that is next in the order always has one.

@@ -10,6 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Error, Kind};
 
+/// Bytes per second of one transfer, on its way to or from a store, that are slow and no failure.
+pub(crate) const SLOWEST: u64 = 128 << 10;
+
 /// How often the rate is sampled.
 const TICK: Duration = Duration::from_secs(1);
 /// Over how many samples the rate is taken.
@@ -127,7 +130,11 @@ impl Progress {
             () = self.until_stalled(limit) => stop.cancel(),
         }
         let stopped = tokio::time::timeout(limit, work).await.ok()?;
-        Some(stopped.map_err(|_| stalled(object, limit)))
+        // What came to light meanwhile is told: a write that failed after all is no silence.
+        Some(stopped.map_err(|error| match error.kind() {
+            Kind::Cancelled => stalled(object, limit),
+            _ => error,
+        }))
     }
 
     async fn until_stalled(&self, limit: Duration) {

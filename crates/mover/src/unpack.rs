@@ -204,13 +204,22 @@ impl End {
 
 impl Unpacking {
     /// Starts the threads where `hashes` and `decoder` are, for a disk of `capacity` bytes. Its content is unpacked into buffers
-    /// of `pool`.
-    pub(crate) fn start(hashes: Hashes, decoder: Decoder, out: Out, capacity: u64, pool: &Pool) -> Result<Self, Error> {
+    /// of `pool`. The decoder is taken only where all of them were started.
+    pub(crate) fn start(
+        hashes: Hashes,
+        decoder: &mut Option<Decoder>,
+        out: Out,
+        capacity: u64,
+        pool: &Pool,
+    ) -> Result<Self, Error> {
+        let Some(name) = decoder.as_ref().map(|decoder| decoder.name.clone()) else {
+            return Err(died());
+        };
         let (chunks, incoming) = mpsc::channel(QUEUE);
         let (send, hashed) = mpsc::channel(QUEUE);
         let (leave_front, front) = oneshot::channel();
         let (leave_back, back) = oneshot::channel();
-        let (pool, name) = (pool.clone(), decoder.name.clone());
+        let pool = pool.clone();
         let make = move || {
             let (mut unpacker, pool, name) = (Unpacker::new(), pool.clone(), name.clone());
             move |batch: Batch| unpack(&mut unpacker, &pool, &name, batch)
@@ -221,18 +230,27 @@ impl Unpacking {
             Out::File(_) => (Some(send), None),
             Out::Content { .. } => (None, Some(send)),
         };
-        let first = Front {
-            object: hashes.object.unwrap_or_default(),
-            decoder,
-            out,
-            pass,
-            content: content.save(),
-        };
+        let (object, state) = (hashes.object.unwrap_or_default(), content.save());
+        let (give, first) = std::sync::mpsc::channel();
         // Nobody may be there any more to hear what they leave.
-        spawn("read-vmdk", move || drop(leave_front.send(first.run(incoming, &ways))))?;
+        spawn("read-vmdk", move || {
+            if let Ok(first) = first.recv() {
+                drop(leave_front.send(Front::run(first, incoming, &ways)));
+            }
+        })?;
         spawn("hash-content", move || {
             drop(leave_back.send(hash(content, capacity, unpacked, send.as_ref())));
         })?;
+        if let Some(decoder) = decoder.take() {
+            let content = state;
+            drop(give.send(Front {
+                object,
+                decoder,
+                out,
+                pass,
+                content,
+            }));
+        }
         let end = End { front, back };
         let chunks = vec![chunks];
         Ok(Self { chunks, hashed, end })

@@ -20,6 +20,7 @@ const (
 	aTable    = 1
 	directory = 2
 	footer    = 3
+	progress  = 4
 	// From the next byte with data on.
 	seekData = 3
 )
@@ -98,13 +99,18 @@ func (s *stream) marker(sectors uint64, kind uint32) {
 // table writes the grains from a place on and then their table, and gives where that is: nowhere where all are zeros.
 func (s *stream) table(disk *os.File, from, capacity int64) uint32 {
 	var entries [perTable]uint32
-	used := false
+	used, told := false, false
 	for i := range entries {
 		at := from + int64(i)*grain
 		if at >= capacity || s.err != nil {
 			break
 		}
 		if next := nextData(disk, at); next < 0 || next >= at+grain {
+			// A real host does so when it has read zeros for seconds.
+			if used && !told {
+				s.progress(uint64(at / sector))
+				told = true
+			}
 			continue
 		}
 		content := make([]byte, grain)
@@ -124,6 +130,17 @@ func (s *stream) table(disk *os.File, from, capacity int64) uint32 {
 	place := uint32(s.at / sector)
 	s.put(entries)
 	return place
+}
+
+// progress says that the host is still there, and how far it is.
+func (s *stream) progress(lba uint64) {
+	for i := 0; i < 4; i++ {
+		s.put(uint64(0))
+		s.put(uint32(0))
+		s.put(uint32(progress))
+		s.put(lba)
+		s.align()
+	}
 }
 
 func (s *stream) grain(lba uint64, content []byte) {

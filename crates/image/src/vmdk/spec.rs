@@ -15,6 +15,8 @@ pub(crate) const SE_SPARSE_MAGIC: u32 = 0xcafe_babe;
 pub(crate) const HEADER_LEN: u64 = 512;
 /// Versions of the header: 2 brought zeroed grains, 3 changed block tracking and streams.
 pub(crate) const VERSIONS: RangeInclusive<u32> = 1..=3;
+/// Versions of the text descriptor; ESXi writes up to 4. What changes how bytes are read is not in this number.
+pub(crate) const DESCRIPTOR_VERSIONS: RangeInclusive<u32> = 1..=4;
 
 /// Where the fields of the header are, in bytes [Hosted Sparse Extents: SparseExtentHeader].
 pub(crate) mod field {
@@ -94,6 +96,9 @@ pub(crate) mod marker {
     pub(crate) const DIRECTORY: u32 = 2;
     /// The footer follows.
     pub(crate) const FOOTER: u32 = 3;
+    /// Nothing follows. vSphere writes it, four sectors at a time, while it reads zeros for so long that somebody might take the
+    /// stream for dead. In no document; VMware's own library for these files has it, and VirtualBox skips it.
+    pub(crate) const PROGRESS: u32 = 4;
 }
 
 /// The longest descriptor that is read: 1 MiB, where QEMU stops.

@@ -26,9 +26,9 @@ use vmferry_staging::{ObjectKey, Part, StagingStore};
 
 use crate::chunk::{CHUNK, cut, feed, single};
 use crate::error;
-use crate::hasher::{Hasher, Hashes, Vmdk};
+use crate::hasher::{Hasher, Hashes, Vmdk, died};
 use crate::patience::Patience;
-use crate::progress::Progress;
+use crate::progress::{Progress, SLOWEST};
 use crate::{Error, Kind, Report};
 use journal::{HashedPrefix, Journal, Seal};
 use object::{Found, Object, Start};
@@ -40,7 +40,7 @@ pub use stream::{Open, export_stream};
 use upload::{Destination, Upload};
 use vmdk::Packing;
 
-/// How long nothing may move, beside the time that a part takes at 1 MiB/s.
+/// How long nothing may move, beside the time that all that is under way takes on a slow way.
 const STALL: Duration = Duration::from_mins(1);
 
 /// What is exported, and where to.
@@ -126,8 +126,13 @@ pub(crate) async fn export_tuned(
         body,
         object,
     };
-    let held = if plan.flowing { 0 } else { plan.part_size };
-    let stall = tuning.stall.unwrap_or(STALL + Duration::from_secs(held >> 20));
+    // A part gives a sign of life when it is whole, and on a slow way all of them are at the same time.
+    let held = if plan.flowing {
+        0
+    } else {
+        plan.part_size * plan.in_flight as u64
+    };
+    let stall = tuning.stall.unwrap_or(STALL + Duration::from_secs(held / SLOWEST));
     let patience = tuning.patience.map(|(tries, first)| Patience::new(tries, first));
     match export.insist(cancel, stall, patience.unwrap_or_default()).await {
         Err(error) if error.kind() == Kind::FrozenStateGone => {
@@ -277,7 +282,13 @@ impl Export<'_> {
         // A failure to read ends the upload, too, so it is the one to tell.
         read?;
         put?;
-        end.hashes().await
+        let hashes = end.hashes().await?;
+        // A thread that ended early must not be taken for the end of the object.
+        if hashes.read() == self.object.plan.len {
+            Ok(hashes)
+        } else {
+            Err(died())
+        }
     }
 
     /// Packs what the disk holds, front to back.

@@ -179,7 +179,8 @@ impl Pass<'_> {
         };
         let unpacked = Pool::new(CHUNK as usize, 2 * lanes::count() + 4);
         let out = Out::File(parts.clone());
-        let threads = Unpacking::start(hashes, Decoder::new(name, self.capacity), out, self.capacity, &unpacked)?;
+        let mut decoder = Some(Decoder::new(name, self.capacity));
+        let threads = Unpacking::start(hashes, &mut decoder, out, self.capacity, &unpacked)?;
         let Unpacking { chunks, hashed, end } = threads;
         let mut upload = Upload::new(to, self.progress, found.journal, found.arrived);
         let feed = self.feed(stream, chunks, &parts);

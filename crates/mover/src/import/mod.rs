@@ -37,7 +37,7 @@ use note::Notes;
 use relay::Relay;
 use write::Writer;
 
-/// How long nothing may move.
+/// How long nothing may move, beside the time that all that is under way takes on a slow way.
 const STALL: Duration = Duration::from_mins(1);
 /// How long the target may take to make the volume durable, beside the time at 16 MiB/s: some copy all of it once more.
 const CLOSING: Duration = Duration::from_mins(15);
@@ -128,7 +128,7 @@ pub struct Import {
 pub(crate) struct Tuning {
     /// Failures in a row, and the wait after the first.
     pub(crate) patience: (u32, Duration),
-    pub(crate) stall: Duration,
+    pub(crate) stall: Option<Duration>,
     /// Bytes of the object between two notes, and between two places at which there can be one.
     pub(crate) note: u64,
     pub(crate) mark: u64,
@@ -138,7 +138,7 @@ impl Default for Tuning {
     fn default() -> Self {
         Self {
             patience: (Patience::TRIES, Patience::FIRST),
-            stall: STALL,
+            stall: None,
             note: 256 << 20,
             mark: 8 << 20,
         }
@@ -306,7 +306,7 @@ impl Import {
         let mut patience = self.patience();
         loop {
             let stalled = || Error::new(Kind::Stalled, "use", &*self.object).detail("the store does not answer");
-            let done = tokio::time::timeout(self.tuning.stall, work()).await;
+            let done = tokio::time::timeout(self.tuning.stall.unwrap_or(STALL), work()).await;
             match done.unwrap_or_else(|_| Err(stalled())) {
                 Ok(done) => return Ok(done),
                 Err(error) => patience.after(error, progress, cancel).await?,

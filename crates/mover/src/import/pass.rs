@@ -1,5 +1,7 @@
 //! One pass over the staged object, and again after what passes.
 
+use std::time::Duration;
+
 use futures::FutureExt as _;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -8,13 +10,13 @@ use vmferry_block::{Buf, Pool};
 use super::content::{self, Content};
 use super::place::Place;
 use super::write::Writer;
-use super::{Import, Output};
+use super::{Import, Output, STALL};
 use crate::chunk::{CHUNK, Chunk, feed};
 use crate::error::staging;
 use crate::hasher::Hasher;
 use crate::lanes;
-use crate::progress::Progress;
-use crate::unpack::{Decoder, Out, Parts, Unpacking};
+use crate::progress::{Progress, SLOWEST};
+use crate::unpack::{Out, Parts, Unpacking};
 use crate::{Error, Kind};
 
 /// Bytes that are asked for at once: a request costs much, wherever the store is.
@@ -36,10 +38,7 @@ impl Import {
         loop {
             let stop = cancel.child_token();
             let pass = self.pass(place, output, progress, &stop);
-            let Some(outcome) = progress
-                .watch_stopping(&self.object, self.tuning.stall, &stop, pass)
-                .await
-            else {
+            let Some(outcome) = progress.watch_stopping(&self.object, self.stall(), &stop, pass).await else {
                 let kind = Kind::Target(vmferry_provider::Kind::Unreachable);
                 return Err(Error::new(kind, "write", "the volume").detail("the target takes nothing any more"));
             };
@@ -59,7 +58,7 @@ impl Import {
             return;
         }
         if let Some(states) = place.states()
-            && let Ok(Err(error)) = tokio::time::timeout(self.tuning.stall, writer.note(states)).await
+            && let Ok(Err(error)) = tokio::time::timeout(self.stall(), writer.note(states)).await
         {
             tracing::warn!(%error, "what was written to the volume is not kept for the next attempt");
         }
@@ -72,9 +71,9 @@ impl Import {
         progress: &Progress,
         stop: &CancellationToken,
     ) -> Result<(), Error> {
-        match place.decoder.take() {
-            Some(decoder) => self.unpack(place, decoder, output, progress, stop).await,
-            None => self.copy(place, output, progress, stop).await,
+        match &self.content {
+            Content::Packed(_) => self.unpack(place, output, progress, stop).await,
+            Content::Runs(_) => self.copy(place, output, progress, stop).await,
         }
     }
 
@@ -90,9 +89,10 @@ impl Import {
         let Hasher { chunks, hashed, end } = Hasher::start(place.hashes.clone(), mark, len)?;
         let feed = self.feed(place.read(), chunks, self.chunks(), progress, stop);
         let (read, written) = tokio::join!(feed, output.run(hashed));
-        // Whatever was hashed was written.
-        place.hashes = end.hashes().await?;
+        let hashes = end.hashes().await?;
+        // Whatever was hashed was written, unless that failed.
         written?;
+        place.hashes = hashes;
         read
     }
 
@@ -100,26 +100,34 @@ impl Import {
     async fn unpack(
         &self,
         place: &mut Place,
-        decoder: Decoder,
         output: &mut Output<'_>,
         progress: &Progress,
         stop: &CancellationToken,
     ) -> Result<(), Error> {
-        let (from, half) = (decoder.at, self.chunks() / 2);
+        let Some(from) = place.decoder.as_ref().map(|decoder| decoder.at) else {
+            return Err(Error::new(Kind::Bug, "read", &*self.object).detail("nobody knows where its reader is"));
+        };
+        let half = self.chunks() / 2;
         let unpacked = Pool::new(CHUNK as usize, half.max(2 * lanes::count() + 2));
         let (mark, len) = (self.tuning.mark, self.meta.len);
         let out = match output {
             Output::Volume(_) => Out::Content { mark, len },
             Output::Object(_) => Out::File(Parts::new(len, Some(len))),
         };
-        let threads = Unpacking::start(place.hashes.clone(), decoder, out, self.spec.capacity, &unpacked)?;
+        let threads = Unpacking::start(
+            place.hashes.clone(),
+            &mut place.decoder,
+            out,
+            self.spec.capacity,
+            &unpacked,
+        )?;
         let Unpacking { chunks, hashed, end } = threads;
         let feed = self.feed(from, chunks, half, progress, stop);
         let (read, written) = tokio::join!(feed, output.run(hashed));
         let (hashes, decoder, outcome) = end.place().await?;
-        place.hashes = hashes;
         written?;
         outcome?;
+        place.hashes = hashes;
         if read.is_ok() && decoder.at == self.meta.len {
             return decoder.finish().map(drop);
         }
@@ -142,6 +150,13 @@ impl Import {
             .map(|at| (at, RANGE.min(self.meta.len - at)));
         let read = |offset, bufs| self.read(offset, bufs, progress).boxed();
         feed(ranges, pool, read, chunks, stop, &self.object).await
+    }
+
+    /// How long no sign of life may come: the store gives one with each range that is whole, and on a slow way all of them come at the
+    /// same time. Connections over which nothing comes are given up by the store itself, and sooner.
+    pub(super) fn stall(&self) -> Duration {
+        let slow = Duration::from_secs((self.chunks() as u64 * CHUNK) / SLOWEST);
+        self.tuning.stall.unwrap_or(STALL + slow)
     }
 
     /// Chunks that are read, hashed or written at one time, at most.

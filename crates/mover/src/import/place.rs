@@ -69,6 +69,10 @@ impl Import {
             (Content::Packed(_), _) => return None,
             (Content::Runs(_), _) => (None, 0),
         };
+        // What lies between the two would be in neither.
+        if decoder.as_ref().is_some_and(|decoder| decoder.at > hashes.read()) {
+            return None;
+        }
         let place = Place {
             hashes,
             decoder,

@@ -23,7 +23,7 @@ const EXTENTS: [(u64, u64); 4] = [
 /// A note at every mebibyte, and no patience.
 const OFTEN: Tuning = Tuning {
     patience: (0, Duration::ZERO),
-    stall: Duration::from_secs(30),
+    stall: Some(Duration::from_secs(30)),
     note: MIB,
     mark: MIB,
 };
@@ -259,7 +259,7 @@ async fn called_off_it_keeps_what_was_written() {
 async fn a_store_that_hangs_is_given_up_and_the_place_is_kept() {
     let staged = Staged::new(Qcow2, Raw).await;
     let tuning = Tuning {
-        stall: Duration::from_millis(300),
+        stall: Some(Duration::from_millis(300)),
         ..OFTEN
     };
     let store = Arc::new(Faulty::new(staged.lab.store(), i64::MAX, Fault::Hang).fails_to_read(3));
@@ -268,4 +268,30 @@ async fn a_store_that_hangs_is_given_up_and_the_place_is_kept() {
     let (written, got) = staged.import(staged.lab.store(), 4, OFTEN).await;
     assert!(written > 0);
     staged.arrived(&got.unwrap());
+}
+
+/// A write that hangs, as on a path that is failing over, and fails after the import was taken for stalled. What it was to write is
+/// not there, so nobody may go on behind it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_fails_after_a_silence_is_not_gone_past() {
+    for (staged, target) in [(Qcow2, Raw), (Vmdk, Raw)] {
+        let staged = Staged::new(staged, target).await;
+        let tuning = Tuning {
+            patience: (3, Duration::from_millis(1)),
+            stall: Some(Duration::from_millis(200)),
+            ..OFTEN
+        };
+        let cancel = CancellationToken::new();
+        let store = staged.lab.store();
+        let mut import = Import::open(store, staged.spec.clone(), &cancel)
+            .await
+            .unwrap()
+            .tuned(tuning);
+        import.start_over().await.unwrap();
+        let sink = LateFailure::new(FileSink::anew(&staged.volume(), 4).await, 5, Duration::from_millis(300));
+        let error = import.run(sink, &Progress::default(), &cancel).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Target(vmferry_provider::Kind::Failed), "{error}");
+        let (_, got) = staged.import(staged.lab.store(), 4, OFTEN).await;
+        staged.arrived(&got.unwrap());
+    }
 }

@@ -250,6 +250,45 @@ impl DiskSink for FileSink {
     }
 }
 
+/// A sink one of whose writes hangs and then fails.
+pub(super) struct LateFailure {
+    inner: Arc<FileSink>,
+    /// Writes before that one.
+    before: AtomicUsize,
+    after: std::time::Duration,
+}
+
+impl LateFailure {
+    pub(super) fn new(inner: Arc<FileSink>, before: usize, after: std::time::Duration) -> Arc<Self> {
+        let before = AtomicUsize::new(before);
+        Arc::new(Self { inner, before, after })
+    }
+}
+
+#[async_trait]
+impl DiskSink for LateFailure {
+    fn concurrency(&self) -> usize {
+        self.inner.concurrency()
+    }
+
+    async fn write(&self, offset: u64, buf: Buf) -> Result<(), vmferry_provider::Error> {
+        if self.before.fetch_sub(1, Ordering::SeqCst) == 0 {
+            tokio::time::sleep(self.after).await;
+            let kind = vmferry_provider::Kind::Failed;
+            return Err(vmferry_provider::Error::new(kind, "write", "the test's volume").detail("EIO"));
+        }
+        self.inner.write(offset, buf).await
+    }
+
+    async fn flush(&self) -> Result<bool, vmferry_provider::Error> {
+        self.inner.flush().await
+    }
+
+    async fn finish(&self, len: u64) -> Result<(), vmferry_provider::Error> {
+        self.inner.finish(len).await
+    }
+}
+
 /// What a [`Faulty`] store does at the end of its patience.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {

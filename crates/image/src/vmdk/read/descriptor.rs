@@ -161,7 +161,7 @@ impl Values {
         check_type(&create_type)?;
         let version = self.version.as_deref().unwrap_or("1");
         let version = match version.parse() {
-            Ok(version) if spec::VERSIONS.contains(&version) => version,
+            Ok(version) if spec::DESCRIPTOR_VERSIONS.contains(&version) => version,
             _ => return Err(unsupported(format!("descriptor version {version:?}"))),
         };
         Ok(Descriptor {
@@ -178,7 +178,10 @@ impl Values {
         let cid = self.parent_cid.as_deref().map_or(Ok(spec::NO_PARENT), hex)?;
         match &self.parent_path {
             None if cid == spec::NO_PARENT => Ok(None),
-            Some(path) if cid != spec::NO_PARENT => Ok(Some(Parent { cid, path: name(path)? })),
+            Some(path) if cid != spec::NO_PARENT => Ok(Some(Parent {
+                cid,
+                path: readable(&name(path)?)?.to_owned(),
+            })),
             None => Err(corrupt(format!(
                 "a delta of the disk with CID {cid:08x}, which it does not name"
             ))),
@@ -245,10 +248,21 @@ fn extent(line: &str, rest: &str) -> Result<ExtentLine, Refusal> {
 }
 
 fn name(path: &str) -> Result<String, Refusal> {
-    if path.is_empty() || path.contains(char::REPLACEMENT_CHARACTER) {
-        return Err(corrupt(format!("its descriptor has the file name {path:?}")));
+    if path.is_empty() {
+        return Err(corrupt("its descriptor has an empty file name"));
     }
     Ok(path.to_owned())
+}
+
+/// The name of a file that is to be opened. VMware's programs on Windows write them in the code page of the machine, which does not
+/// matter where the disk is in the one file that one has.
+pub(crate) fn readable(path: &str) -> Result<&str, Refusal> {
+    if path.contains(char::REPLACEMENT_CHARACTER) {
+        return Err(unsupported(format!(
+            "a file name that is not in UTF-8: {path:?} (the descriptor says in which encoding it is)"
+        )));
+    }
+    Ok(path)
 }
 
 fn hex(text: &str) -> Result<u32, Refusal> {

@@ -104,6 +104,9 @@ impl Vmdk {
         descriptor
             .sectors()
             .map_err(|refusal| refusal.of("vmdk", &source.name))?;
+        for (path, _) in descriptor.extents.iter().filter_map(|line| line.kind.file()) {
+            descriptor::readable(path).map_err(|refusal| refusal.of("vmdk", &source.name))?;
+        }
         let mut first = 0;
         let parts = descriptor.extents.iter().enumerate().map(|(index, line)| {
             let start = first;

@@ -84,6 +84,14 @@ struct Head {
     expected: Option<u64>,
 }
 
+impl Head {
+    /// Sectors of the grain directory.
+    fn directory(&self) -> u64 {
+        let tables = self.capacity.div_ceil(self.grain * u64::from(spec::TABLE_ENTRIES));
+        sectors(tables * spec::ENTRY_LEN)
+    }
+}
+
 /// How far the reader came.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(
@@ -193,6 +201,7 @@ impl Reader {
                     *left -= took;
                     if *left == 0 {
                         self.stage = Stage::Marker;
+                        self.directory();
                     }
                     took as usize
                 }
@@ -266,7 +275,7 @@ impl Reader {
             head.capacity <= limits.capacity / SECTOR && head.grain.is_power_of_two() && head.grain <= spec::MAX_GRAIN;
         // No number so large that counting on could overflow.
         let Progress { grains, next, .. } = state.progress;
-        let counts = state.at <= 1 << 60 && grains <= head.capacity && next <= 2 * head.capacity;
+        let counts = state.at <= 1 << 60 && grains <= head.capacity && next <= head.capacity + head.grain;
         if !fits || !counts || !state.at.is_multiple_of(SECTOR) {
             return None;
         }
@@ -365,26 +374,20 @@ impl Reader {
         if size > 0 {
             return self.grain_begins(sector, grains);
         }
-        let directory = self.head.as_ref().map_or(0, |head| {
-            let tables = head.capacity.div_ceil(head.grain * u64::from(spec::TABLE_ENTRIES));
-            sectors(tables * spec::ENTRY_LEN)
-        });
+        let directory = self.head.as_ref().map_or(0, Head::directory);
         self.stage = match (kind, value) {
             (marker::END, 0) => Stage::End,
             (marker::TABLE, tables::SECTORS) => Stage::Table,
             (marker::DIRECTORY, sectors) if sectors == directory => Stage::Directory(sectors * SECTOR),
             (marker::FOOTER, 1) => Stage::Footer,
+            (marker::PROGRESS, 0) => Stage::Marker,
             _ => {
                 return Err(self.corrupt(&format!("a marker of type {kind} announces {value} sectors")));
             }
         };
         match self.stage {
-            // Who takes the reader up before the table or footer is whole goes on at its marker.
-            Stage::Table | Stage::Footer => return Ok(()),
-            Stage::Directory(bytes) => {
-                self.at += bytes;
-                self.progress.directory = true;
-            }
+            // Who takes the reader up before the table, directory or footer is whole goes on at its marker.
+            Stage::Table | Stage::Directory(_) | Stage::Footer => return Ok(()),
             _ => self.progress.end = matches!(self.stage, Stage::End),
         }
         self.at += SECTOR;
@@ -440,6 +443,13 @@ impl Reader {
         }
         self.at += SECTOR + table.len() as u64;
         Ok(())
+    }
+
+    /// The directory is whole.
+    fn directory(&mut self) {
+        let sectors = self.head.as_ref().map_or(0, Head::directory);
+        self.at += SECTOR + sectors * SECTOR;
+        self.progress.directory = true;
     }
 
     fn footer(&mut self, sector: &Sector) -> Result<(), Error> {
