@@ -9,6 +9,7 @@ mod auth;
 mod backup;
 mod checkpoint;
 mod domain;
+mod node;
 mod upload;
 mod volume;
 
@@ -21,6 +22,7 @@ pub use auth::{Login, open};
 pub use backup::{abort_job, backup_begin, backup_xml, fs_freeze, fs_thaw};
 pub use checkpoint::{checkpoint_delete, checkpoint_names};
 pub use domain::block_info;
+pub use node::cpu_time;
 pub use upload::{send, send_hole};
 pub use volume::vol_by_path;
 

@@ -39,6 +39,17 @@ pub trait Hypervisor: SourceHost + TargetHost {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FrozenId(pub String);
 
+impl FrozenId {
+    /// What the id of a state begins with that nothing holds but that nobody writes: the disks of a VM that is shut off. It is
+    /// the same for as long as they are, and can be asked for after its release, too.
+    pub const OFFLINE: &str = "offline-";
+
+    /// Whether it is the state of a VM that was shut off.
+    pub fn is_offline(&self) -> bool {
+        self.0.starts_with(Self::OFFLINE)
+    }
+}
+
 /// A frozen state and how it came about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frozen {

@@ -14,7 +14,7 @@ use vmferry_api::names::{
 use vmferry_api::{
     ImportedDisk, Key, ObjectReference, PowerStateSpec, VirtualMachine, VirtualMachineSpec, VirtualMachineStatus,
 };
-use vmferry_provider::PowerState;
+use vmferry_provider::{FrozenId, PowerState, Vm};
 
 use super::validating_target::wanted;
 use crate::cleanup;
@@ -51,7 +51,10 @@ pub(crate) fn act(run: &mut Run) -> BoxFuture<'_, Result<Outcome, Trouble>> {
             Some(SOURCE) if !run.spec().cleanup_policy.delete_source => Ok(completed(run)),
             Some(SOURCE) => {
                 let source = run.source().await?;
-                check_disks(run, &source).await?;
+                if let Some(vm) = find(&source).await? {
+                    check_disks(run, &source, &vm)?;
+                    check_state(run, &source, &vm).await?;
+                }
                 let deleted = source.host.delete_source(&source.selector).await;
                 deleted.map_err(|fault| Failure::source(&fault))?;
                 Ok(completed(run))
@@ -65,27 +68,58 @@ pub(crate) fn act(run: &mut Run) -> BoxFuture<'_, Result<Outcome, Trouble>> {
     .boxed()
 }
 
-/// A disk that came to the source after its export is nowhere else. Fewer disks are none that would be lost; no VM at all is one
-/// whose deletion came to its end before it was recorded.
-async fn check_disks(run: &Run, source: &Source) -> Result<(), Failure> {
-    let vm = match source.host.find_vm(&source.selector).await {
-        Err(fault) if fault.kind() == vmferry_provider::Kind::NotFound => return Ok(()),
-        found => found.map_err(|fault| Failure::source(&fault))?,
-    };
-    let exported = |name: &String| run.status.disks.iter().any(|disk| disk.name == *name);
-    let mut names: Vec<_> = vm.hardware.disks.into_iter().map(|disk| disk.name).collect();
-    names.retain(|name| !exported(name));
+/// The source VM. There is none, or not all of it, where a deletion was broken off before it was recorded.
+async fn find(source: &Source) -> Result<Option<Vm>, Failure> {
+    match source.host.find_vm(&source.selector).await {
+        Err(fault) if fault.kind() == vmferry_provider::Kind::NotFound => Ok(None),
+        found => found.map(Some).map_err(|fault| Failure::source(&fault)),
+    }
+}
+
+/// A disk that came to the source after its export is nowhere else. Fewer disks are none that would be lost.
+fn check_disks(run: &Run, source: &Source, vm: &Vm) -> Result<(), Failure> {
+    let exported = |name: &str| run.status.disks.iter().any(|disk| disk.name == name);
+    let disks = vm.hardware.disks.iter().map(|disk| disk.name.as_str());
+    let names: Vec<_> = disks.filter(|name| !exported(name)).collect();
     if names.is_empty() {
         return Ok(());
     }
-    let text = format!(
-        "cannot delete VM {} on {}: it has disks that were not there when it was exported: {}; take them from it, or set \
-         spec.cleanupPolicy.deleteSource to false and keep it",
-        vm.name,
-        source.host.describe(),
+    let why = format!(
+        "it has disks that were not there when it was exported: {}; take them from it",
         names.join(", ")
     );
-    Err(Failure::new(FailureKind::Retryable, "SourceChanged", text))
+    Err(changed(source, vm, &why))
+}
+
+/// What was written to a VM that was moved shut off is nowhere else. Of one that was moved running everybody knows that it went on.
+async fn check_state(run: &Run, source: &Source, vm: &Vm) -> Result<(), Failure> {
+    let Some(exported) = run
+        .status
+        .snapshot_id
+        .clone()
+        .map(FrozenId)
+        .filter(FrozenId::is_offline)
+    else {
+        return Ok(());
+    };
+    let now = match source.host.frozen(vm, &run.owner).await {
+        Err(fault) if fault.kind() == vmferry_provider::Kind::NotFound => return Ok(()),
+        now => now.map_err(|fault| Failure::source(&fault))?,
+    };
+    if now.is_some_and(|now| now.id == exported) {
+        return Ok(());
+    }
+    let why = "it was shut off when it was exported, and is not as it was: it was started, written or moved since; delete it by hand when nothing of that is needed";
+    Err(changed(source, vm, why))
+}
+
+fn changed(source: &Source, vm: &Vm, why: &str) -> Failure {
+    let text = format!(
+        "cannot delete VM {} on {}: {why}, or set spec.cleanupPolicy.deleteSource to false and keep it",
+        vm.name,
+        source.host.describe()
+    );
+    Failure::new(FailureKind::Retryable, "SourceChanged", text)
 }
 
 fn next(run: &mut Run, reason: &str, text: &str) -> Outcome {

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use vmferry_api::names::{condition, event};
 use vmferry_api::{Condition, Key, Phase, VMMigration, VMMigrationStatus};
-use vmferry_provider::{Owner, PowerState, VmSpec, VolumeSpec};
+use vmferry_provider::{FrozenId, Owner, PowerState, VmSpec, VolumeSpec};
 
 use super::drive::End;
 use super::hosts::volume_id;
@@ -271,7 +271,12 @@ impl State {
         {
             assert!(holds(name), "{name} is not True: {status:#?}");
         }
-        assert_eq!(self.target_vms["web-copy"].power, PowerState::On);
+        let was_off = status
+            .snapshot_id
+            .as_deref()
+            .is_some_and(|id| id.starts_with(FrozenId::OFFLINE));
+        let power = if was_off { PowerState::Off } else { PowerState::On };
+        assert_eq!(self.target_vms["web-copy"].power, power);
         let declared = &self.vms[&Key::new(manifests::NS, "web-copy")];
         let reference = declared.spec.imported_disk.clone().unwrap().migration_ref.unwrap();
         assert_eq!(reference.name, key.name);

@@ -98,7 +98,12 @@ impl SourceHost for Host {
                 let id = old.id.clone();
                 return Ok(frozen(&id));
             }
-            let id = format!("frozen-{}", state.history.len());
+            let kind = if vm.power == PowerState::Off {
+                FrozenId::OFFLINE
+            } else {
+                "frozen-"
+            };
+            let id = format!("{kind}{}", state.history.len());
             let contents = (0..vm.hardware.disks.len() as u64)
                 .map(|index| state.written + index)
                 .collect();
@@ -117,7 +122,10 @@ impl SourceHost for Host {
     async fn frozen(&self, _: &Vm, owner: &Owner) -> Result<Option<Frozen>, Error> {
         let find = |state: &mut State| {
             let found = state.frozen.iter().find(|each| each.owner == *owner && each.holds);
-            Ok(found.map(|each| frozen(&each.id)))
+            let found = found
+                .map(|each| each.id.clone())
+                .or_else(|| state.offline_after_release());
+            Ok(found.map(|id| frozen(&id)))
         };
         self.call("source.frozen", find).await
     }

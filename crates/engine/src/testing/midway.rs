@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use vmferry_api::names::condition;
 use vmferry_api::{Key, Phase};
-use vmferry_provider::Hardware;
+use vmferry_provider::{Hardware, PowerState};
 
 use super::manifests::{self, NS};
 use super::scenarios::{condition_of, drive};
@@ -208,6 +208,43 @@ fn a_source_with_a_disk_that_was_not_exported_is_not_deleted() {
     disks(2)(&mut drive.world.state().source.as_mut().unwrap().0);
     assert_eq!(drive.run(&key), End::Ready);
     assert!(drive.world.state().source_deleted);
+}
+
+#[test]
+fn a_source_that_was_moved_shut_off_and_ran_since_is_not_deleted() {
+    for runs_still in [true, false] {
+        let mut drive = drive();
+        drive.world.state().source.as_mut().unwrap().1 = PowerState::Off;
+        let key = drive.add(|migration| migration.spec.cleanup_policy.delete_source = true);
+        drive.until(&key, |drive| drive.phase(&key) == Phase::Ready);
+        {
+            let mut state = drive.world.state();
+            state.written += 1;
+            state.source.as_mut().unwrap().1 = if runs_still { PowerState::On } else { PowerState::Off };
+        }
+        drive.until(&key, |drive| {
+            drive.status(&key).message.unwrap().contains("clean-up failed")
+        });
+        let message = drive.status(&key).message.unwrap();
+        for part in ["VM web", "not as it was", "deleteSource"] {
+            assert!(message.contains(part), "{message}");
+        }
+        assert!(drive.world.state().source.is_some());
+        let policy = |migration: &mut vmferry_api::VMMigration| migration.spec.cleanup_policy.delete_source = false;
+        policy(drive.world.state().migrations.get_mut(&key).unwrap());
+        assert_eq!(drive.run(&key), End::Ready);
+        assert!(!drive.world.state().source_deleted);
+    }
+}
+
+#[test]
+fn a_source_that_was_moved_shut_off_and_stayed_so_is_deleted() {
+    let mut drive = drive();
+    drive.world.state().source.as_mut().unwrap().1 = PowerState::Off;
+    let key = drive.add(|migration| migration.spec.cleanup_policy.delete_source = true);
+    assert_eq!(drive.run(&key), End::Ready);
+    assert!(drive.world.state().source_deleted);
+    assert!(drive.status(&key).snapshot_id.unwrap().starts_with("offline-"));
 }
 
 #[test]

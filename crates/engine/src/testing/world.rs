@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use vmferry_api::{Key, Provider, Secret, VMMigration, VirtualMachine};
-use vmferry_provider::{Hardware, Owner, PowerState, VmSpec, VolumeSpec};
+use vmferry_api::{Key, Phase, Provider, Secret, VMMigration, VirtualMachine};
+use vmferry_provider::{FrozenId, Hardware, Owner, PowerState, VmSpec, VolumeSpec};
 
 use super::executor::FakeJob;
 use super::manifests::{self, NS};
@@ -135,6 +135,20 @@ impl State {
         if !self.paused {
             self.run_jobs();
         }
+    }
+
+    /// The state of a source that is shut off, as it was when a migration that is Ready froze it.
+    pub(super) fn offline_after_release(&self) -> Option<String> {
+        let mut statuses = self
+            .migrations
+            .values()
+            .filter_map(|migration| migration.status.as_ref());
+        let id = statuses
+            .find(|status| status.phase == Phase::Ready)?
+            .snapshot_id
+            .clone()?;
+        let is_off = matches!(self.source, Some((_, PowerState::Off)));
+        (is_off && id.starts_with(FrozenId::OFFLINE) && self.history[&id][0] == self.written).then_some(id)
     }
 
     fn befall(&mut self, inject: Inject) {

@@ -66,6 +66,18 @@ impl Libvirt {
         })
     }
 
+    /// Whether the host has no such domain. That something of a domain is missing (an image, a pool) is not the same.
+    pub(super) async fn is_gone(&self, vm: &VmSelector) -> Result<bool, Error> {
+        let selector = vm.clone();
+        let find = self.handle.call("find", self.vm_object(vm), move |connect| {
+            match look_up(connect, &selector) {
+                Err(error) if error.code().to_raw() == virt_sys::VIR_ERR_NO_DOMAIN => Ok(true),
+                found => found.map(|_| false),
+            }
+        });
+        find.await
+    }
+
     /// How messages call a VM.
     pub(super) fn vm_object(&self, vm: &VmSelector) -> String {
         format!("VM {:?} on {}", vm.name, self.handle.endpoint())

@@ -2,7 +2,8 @@
 //!
 //! A local socket does not prove it: it may be forwarded from elsewhere, or its daemon may live in another mount namespace,
 //! where the same path is another file. What proves it is that the host sees the file change at the very nanoseconds at
-//! which we do.
+//! which we do. Of a file that is in no pool the host does not tell that; there the host itself must be this machine, by its
+//! name and by how much its processors have worked.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -12,6 +13,7 @@ use rustix::fs::OFlags;
 use super::Libvirt;
 use super::conn::Transport;
 use super::xml::storage::VolumeXml;
+use crate::{Error, Hypervisor as _, Kind};
 
 impl Libvirt {
     /// Whether the host may be this machine.
@@ -21,6 +23,44 @@ impl Libvirt {
             Transport::Local | Transport::Unix { .. }
         )
     }
+
+    /// Whether the host is this machine, and called so: a container has a name of its own, and may have files of its own.
+    pub(super) async fn is_here(&self) -> Result<bool, Error> {
+        if !self.may_be_local() {
+            return Ok(false);
+        }
+        let ask = self.handle.call("ask", self.describe(), |connect| {
+            let before = worked();
+            let told = vmferry_libvirt::cpu_time(connect)?;
+            let (after, name) = (worked(), connect.hostname()?);
+            let is_same = before
+                .zip(after)
+                .zip(told)
+                .is_some_and(|((before, after), told)| (before..=after).contains(&told));
+            Ok(is_same && rustix::system::uname().nodename().to_bytes() == name.as_bytes())
+        });
+        match ask.await {
+            Err(error) if error.kind() == Kind::Unsupported => Ok(false),
+            answer => answer,
+        }
+    }
+}
+
+/// Nanoseconds for which the processors of this machine were at work since it was started, as libvirt counts them: user, nice,
+/// system, irq and softirq of [`/proc/stat`](https://man7.org/linux/man-pages/man5/proc_stat.5.html). Blocks.
+fn worked() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/stat").ok()?;
+    let ticks: Vec<u64> = text
+        .lines()
+        .next()?
+        .split_whitespace()
+        .skip(1)
+        .map_while(|word| word.parse().ok())
+        .collect();
+    let [user, nice, system, _idle, _waiting, irq, softirq, ..] = ticks[..] else {
+        return None;
+    };
+    Some((user + nice + system + irq + softirq) * (1_000_000_000 / rustix::param::clock_ticks_per_second()))
 }
 
 /// Opens the volume's file for reading, and for writing where that is asked for, if it is provably a file of this machine

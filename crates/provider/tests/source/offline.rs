@@ -78,6 +78,71 @@ async fn files_that_change_and_a_vm_that_starts_are_another_state() {
     assert_eq!(libvirt.frozen(&vm, &owner()).await.unwrap(), None);
 }
 
+/// A device of this machine that has a file as its disk; detached when it is dropped.
+struct Loop(String);
+
+impl Loop {
+    fn attach(file: &Path) -> Self {
+        let mut losetup = std::process::Command::new("losetup");
+        Self(
+            vmferry_testkit::run(losetup.args(["--find", "--show"]).arg(file))
+                .trim()
+                .to_owned(),
+        )
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("losetup")
+            .args(["--detach", &self.0])
+            .status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_device_is_watched_while_it_is_read() {
+    let host = Host::system("a");
+    let guest = host.define(&GuestSpec::small("g1"));
+    let raw = host.dir().join("device.raw");
+    image::convert(&guest.disks[0].0, guest.disks[0].1, &raw, Format::Raw);
+    let device = Loop::attach(&raw);
+    let as_file = format!("<source file='{}'/>", guest.disks[0].0.display());
+    let xml = host.virsh(["dumpxml", "g1"]);
+    assert!(xml.contains(&as_file) && xml.contains("type='qcow2'"), "{xml}");
+    let xml = xml
+        .replace(&as_file, &format!("<source dev='{}'/>", device.0))
+        .replace("type='file' device='disk'", "type='block' device='disk'")
+        .replace("type='qcow2'", "type='raw'");
+    let path = host.dir().join("g1.xml");
+    std::fs::write(&path, xml).unwrap();
+    host.virsh(["define", &path.display().to_string()]);
+
+    let libvirt = Way::unix(&host).connect().await;
+    let vm = find(&libvirt, "g1").await;
+    let frozen = libvirt.freeze(&vm, &owner(), false).await.unwrap();
+    assert!(frozen.detail.contains("keep it so"), "{frozen:?}");
+    let open = async |id| {
+        libvirt
+            .open_disk(&vm, id, "vda")
+            .await
+            .map(|disk| disk.into_random().unwrap())
+    };
+    let disk = open(&frozen.id).await.unwrap();
+    assert_same(&copy(&*disk).await, &raw, Format::Raw);
+    disk.finish().await.unwrap();
+
+    // It shows nothing of it that its VM ran. That it runs is seen in time, and so is how it was stopped.
+    host.virsh(["start", "g1"]);
+    tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+    let error = crate::try_copy(&*disk).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::FrozenStateGone, "{error}");
+    host.virsh(["destroy", "g1"]);
+    let error = disk.finish().await.unwrap_err();
+    assert_eq!(error.kind(), Kind::FrozenStateGone, "{error}");
+    assert_ne!(libvirt.freeze(&vm, &owner(), false).await.unwrap().id, frozen.id);
+}
+
 /// A guest whose only disk is an overlay with this backing file, as the header has it.
 fn overlay(host: &Host, name: &str, backing: &str, format: Option<&str>) {
     let path = host.pool_dir().join(format!("{name}.qcow2"));

@@ -70,8 +70,12 @@ pub(super) struct Hold {
     quiesced: Quiesced,
     /// What the thread waits for once the guest stands still.
     let_go: mpsc::Sender<()>,
-    thread: JoinHandle<()>,
+    /// What became of the thaw.
+    thread: JoinHandle<Thaw>,
 }
+
+/// How many file systems stood still until they were thawed, or why that is not known.
+type Thaw = Result<i32, String>;
 
 /// Freezes the guest's file systems for the state `id`, or says why they do not stand still.
 pub(super) async fn freeze(libvirt: &Libvirt, vm: &VmSelector, id: &StateId) -> Result<Hold, Quiesced> {
@@ -86,7 +90,10 @@ pub(super) async fn freeze(libvirt: &Libvirt, vm: &VmSelector, id: &StateId) -> 
     let (selector, id) = (vm.clone(), id.clone());
     let thread = spawn_blocking(move || match look_up(&connection, &selector) {
         Ok(domain) => hold(&domain, &id, sender, wait),
-        Err(error) => drop(sender.send(Err(error))),
+        Err(error) => {
+            drop(sender.send(Err(error)));
+            Ok(0)
+        }
     });
     let why = match tokio::time::timeout(FREEZE_LIMIT, answer).await {
         Ok(Ok(Ok(count))) => {
@@ -127,31 +134,45 @@ impl Hold {
     pub async fn end(self, libvirt: &Libvirt, vm: &VmSelector) -> Quiesced {
         let held = self.let_go.send(()).is_ok();
         drop(self.let_go);
-        if tokio::time::timeout(THAW_LIMIT, self.thread).await.is_ok() {
+        let thawed = tokio::time::timeout(THAW_LIMIT, self.thread).await;
+        if thawed.is_ok() {
             // Nothing to do, unless the thread lost its connection.
             recover_soon(libvirt, vm).await;
         } else {
             tracing::warn!(vm = vm.name, "the guest agent does not thaw; it is asked on");
         }
-        if held {
-            self.quiesced
-        } else {
-            Quiesced::No(format!(
+        if !held {
+            return Quiesced::No(format!(
                 "the job did not start within {} s, and the guest was thawed before",
                 HOLD_LIMIT.as_secs()
-            ))
+            ));
+        }
+        match (self.quiesced, thawed) {
+            // Windows does not wait for long: its agent says so only now.
+            (_, Ok(Ok(Err(why)))) => {
+                Quiesced::No(format!("the guest may not have stood still until the job began: {why}"))
+            }
+            (Quiesced::Yes(1..), Ok(Ok(Ok(0)))) => {
+                Quiesced::No("somebody else thawed the guest before the job began".to_owned())
+            }
+            (quiesced, _) => quiesced,
         }
     }
 }
 
 /// Freezes, says so, and thaws when it is let go, or nobody is there who could. Blocks.
-fn hold(domain: &VirtDomain, id: &StateId, sender: oneshot::Sender<Result<i32, VirtError>>, wait: mpsc::Receiver<()>) {
+fn hold(
+    domain: &VirtDomain,
+    id: &StateId,
+    sender: oneshot::Sender<Result<i32, VirtError>>,
+    wait: mpsc::Receiver<()>,
+) -> Thaw {
     if sender.is_closed() {
-        return;
+        return Ok(0);
     }
     if let Err(error) = mark::set(domain, id) {
         drop(sender.send(Err(error)));
-        return;
+        return Ok(0);
     }
     match vmferry_libvirt::fs_freeze(domain) {
         Ok(count) => {
@@ -168,34 +189,39 @@ fn hold(domain: &VirtDomain, id: &StateId, sender: oneshot::Sender<Result<i32, V
             }
             drop(sender.send(Err(error)));
             if !asked {
-                return;
+                return Ok(0);
             }
         }
     }
     // Whoever lets go from now on is told that it was too late.
     drop(wait);
-    insist(domain);
+    insist(domain)
 }
 
 /// Asks the agent to thaw until it does. Blocks.
-fn insist(domain: &VirtDomain) {
+fn insist(domain: &VirtDomain) -> Thaw {
     let start = Instant::now();
     let mut pause = Duration::from_millis(500);
-    while let Err(error) = thaw(domain) {
+    loop {
+        let error = match thaw(domain) {
+            Ok(count) => return Ok(count),
+            Err(error) => error,
+        };
         if !is_silent(&error) || start.elapsed() > INSISTENCE {
             let name = domain.name().unwrap_or_default();
             tracing::warn!(domain = name, %error, "the guest's file systems may still be frozen");
-            return;
+            return Err(error.message().to_owned());
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
-/// Thaws, and takes the mark away. A guest that is not frozen does not mind.
-fn thaw(domain: &VirtDomain) -> Result<(), VirtError> {
-    vmferry_libvirt::fs_thaw(domain)?;
-    mark::clear(domain)
+/// Thaws, and takes the mark away. A guest that is not frozen does not mind. How many file systems were frozen.
+fn thaw(domain: &VirtDomain) -> Result<i32, VirtError> {
+    let count = vmferry_libvirt::fs_thaw(domain)?;
+    mark::clear(domain)?;
+    Ok(count)
 }
 
 /// Whether the agent was asked and did not answer.
@@ -231,7 +257,7 @@ async fn try_recover(libvirt: &Libvirt, vm: &VmSelector, tag: Option<&str>) -> R
     const ACTION: &str = "thaw the file systems of";
     let prefix = tag.map(StateId::prefix).unwrap_or_default();
     let recover = libvirt.with_domain(ACTION, vm, move |_, domain| match mark::read(domain)? {
-        Some(by) if by.starts_with(&prefix) => thaw(domain).map(|()| true),
+        Some(by) if by.starts_with(&prefix) => thaw(domain).map(|_| true),
         _ => Ok(false),
     });
     let Ok(answer) = tokio::time::timeout(THAW_LIMIT, recover).await else {

@@ -1,31 +1,27 @@
 //! Deleting a VM that has been moved: its disks, and no file that another one needs.
 
-use virt::connect::Connect;
-use virt::error::Error as VirtError;
 use virt_sys as sys_raw;
 
 use super::domain::{Domain, is_missing};
 use super::storage::{self, folder, pool_of};
+use super::users::Users;
 use crate::libvirt::Libvirt;
-use crate::libvirt::xml::tree::Element;
 use crate::libvirt::xml::{DomainXml, SourceXml};
 use crate::{Error, Kind, VmSelector};
 
-/// Everything that belongs to a definition and to nothing else.
-const UNDEFINE: u32 = sys_raw::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
-    | sys_raw::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+/// Everything that belongs to a definition and to nothing else. Not its saved memory: see [`check_saved`].
+const UNDEFINE: u32 = sys_raw::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
     | sys_raw::VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
     | sys_raw::VIR_DOMAIN_UNDEFINE_NVRAM;
 
 /// Deletes the VM. The definition goes last: as long as it is there, a deletion that was interrupted knows its disks.
 pub(super) async fn delete(libvirt: &Libvirt, vm: &VmSelector) -> Result<(), Error> {
-    let paths = match image_paths(libvirt, vm).await {
-        Err(error) if error.kind() == Kind::NotFound => return Ok(()),
-        answer => answer?,
-    };
-    for path in &paths {
-        check_unused(libvirt, vm, path).await?;
+    if libvirt.is_gone(vm).await? {
+        return Ok(());
     }
+    check_saved(libvirt, vm).await?;
+    let paths = image_paths(libvirt, vm).await?;
+    check_unused(libvirt, vm, &paths).await?;
     let stop = libvirt.with_domain(
         "stop",
         vm,
@@ -48,9 +44,20 @@ pub(super) async fn delete(libvirt: &Libvirt, vm: &VmSelector) -> Result<(), Err
         answer => answer,
     });
     match undefine.await {
-        Err(error) if error.kind() == Kind::NotFound => Ok(()),
+        Err(error) if error.kind() == Kind::NotFound && libvirt.is_gone(vm).await? => Ok(()),
         answer => answer,
     }
+}
+
+/// Refuses a VM whose memory is saved: it is nowhere else, and was saved after the export.
+async fn check_saved(libvirt: &Libvirt, vm: &VmSelector) -> Result<(), Error> {
+    let saved = libvirt.with_domain("read", vm, |_, domain| domain.has_managed_save(0));
+    if !saved.await? {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Unsupported, "delete", libvirt.vm_object(vm))
+        .detail("its memory is saved (virsh managedsave): it ran after it was moved")
+        .remedy("look at what it holds; then give it up (virsh managedsave-remove), or keep the VM"))
 }
 
 /// The images of the VM's disks that are still there, each in a pool.
@@ -91,62 +98,29 @@ async fn image_paths(libvirt: &Libvirt, vm: &VmSelector) -> Result<Vec<String>, 
     Ok(paths)
 }
 
-/// Refuses an image that another VM uses, or on which another image of its pool stands.
-async fn check_unused(libvirt: &Libvirt, vm: &VmSelector, path: &str) -> Result<(), Error> {
-    let object = format!("image {path} of {}", libvirt.vm_object(vm));
-    let (wanted, selector) = (path.to_owned(), vm.clone());
-    let search = libvirt.handle.call("find the users of", &object, move |connect| {
-        let me = crate::libvirt::hypervisor::look_up(connect, &selector)?.uuid_string()?;
-        Ok(other_domain(connect, &me, &wanted)?.or(overlay(connect, &wanted)?))
+/// Refuses images that another VM uses, or on which another image stands, and a host where that cannot be known.
+async fn check_unused(libvirt: &Libvirt, vm: &VmSelector, paths: &[String]) -> Result<(), Error> {
+    let object = |path: &str| format!("image {path} of {}", libvirt.vm_object(vm));
+    let search = libvirt.with_domain("find the users of the disks of", vm, |connect, domain| {
+        Users::find(connect, &domain.uuid_string()?)
     });
-    match search.await? {
-        None => Ok(()),
-        Some(user) => Err(Error::new(Kind::Unsupported, "delete", object)
-            .detail(format!("{user} uses it"))
-            .remedy("detach or flatten that one first, or delete the VM by hand")),
-    }
-}
-
-/// Another domain that has the file among its disks or their chains. Blocks.
-fn other_domain(connect: &Connect, me: &str, path: &str) -> Result<Option<String>, VirtError> {
-    for domain in connect.list_all_domains(0)? {
-        // A domain that is gone meanwhile uses nothing.
-        let (Ok(uuid), Ok(text)) = (domain.uuid_string(), domain.xml_desc(0)) else {
-            continue;
-        };
-        if uuid == me {
-            continue;
-        }
-        let Ok(root) = Element::parse(&text) else { continue };
-        let disks = root
-            .child("devices")
-            .into_iter()
-            .flat_map(|devices| devices.all("disk"));
-        if disks.into_iter().any(|disk| mentions(disk, path)) {
-            return Ok(Some(format!("VM {:?}", domain.name()?)));
+    let users = search.await?;
+    for path in paths {
+        if let Some(user) = users.of(path) {
+            return Err(Error::new(Kind::Unsupported, "delete", object(path))
+                .detail(format!("{user} uses it"))
+                .remedy("detach or flatten that one first, or delete the VM by hand"));
         }
     }
-    Ok(None)
-}
-
-/// Whether a `<disk>` or one of its `<backingStore>`s has this source.
-fn mentions(holder: &Element, path: &str) -> bool {
-    let source = |name| holder.attr_at(&["source"], name) == Some(path);
-    source("file") || source("dev") || holder.child("backingStore").is_some_and(|store| mentions(store, path))
-}
-
-/// Another volume of the same pool that has the file as its backing file. Blocks.
-fn overlay(connect: &Connect, path: &str) -> Result<Option<String>, VirtError> {
-    let Some(pool) = pool_of(connect, folder(path))? else {
-        return Ok(None);
-    };
-    pool.refresh(0)?;
-    for volume in pool.list_all_volumes(0)? {
-        let Ok(text) = volume.xml_desc(0) else { continue };
-        let Ok(root) = Element::parse(&text) else { continue };
-        if root.text_at(&["backingStore", "path"]) == Some(path) {
-            return Ok(Some(format!("volume {:?}", volume.name()?)));
-        }
+    match (users.unknown, paths.first()) {
+        (Some((user, image)), Some(path)) => Err(Error::new(Kind::Unsupported, "delete", object(path))
+            .detail(format!(
+                "nobody can tell whether {user} stands on it: {image} lies in no active storage pool"
+            ))
+            .remedy(format!(
+                "define a pool for {} (virsh pool-create-as), or delete the VM by hand",
+                folder(&image)
+            ))),
+        _ => Ok(()),
     }
-    Ok(None)
 }

@@ -16,6 +16,10 @@ pub(in crate::libvirt) struct Domain {
     /// The number that it has while it runs. Another one means that it was restarted.
     pub id: Option<i32>,
     pub power: PowerState,
+    /// Whether its memory is saved on the host, to go on from at the next start: shut off only to look at.
+    pub is_saved: bool,
+    /// Why it is in its state, as libvirt has it: shut down by its guest, destroyed, not known since the daemon started, …
+    pub reason: String,
     /// What it is made of, without disks.
     pub hardware: Hardware,
     /// Its disks, in the order in which the guest finds them.
@@ -52,9 +56,11 @@ impl Domain {
     pub async fn read(libvirt: &Libvirt, vm: &VmSelector) -> Result<Self, Error> {
         let described = libvirt.with_domain("read", vm, |_, domain| {
             let inactive = domain.xml_desc(sys_raw::VIR_DOMAIN_XML_INACTIVE)?;
-            Ok((domain.is_active()?, domain.xml_desc(0)?, inactive))
+            let is_saved = domain.has_managed_save(0)?;
+            let reason = format!("{:?}", domain.state()?.1);
+            Ok((domain.is_active()?, is_saved, reason, domain.xml_desc(0)?, inactive))
         });
-        let (active, live_text, inactive_text) = described.await?;
+        let (active, is_saved, reason, live_text, inactive_text) = described.await?;
         let live = DomainXml::parse(&live_text)?;
         // The live description has what stands for `host-model`; the inactive one has `host-model`.
         let hardware = DomainXml::parse(&inactive_text)?.hardware;
@@ -71,6 +77,8 @@ impl Domain {
             uuid: live.uuid,
             id: live.id,
             power: if active { PowerState::On } else { PowerState::Off },
+            is_saved,
+            reason,
             hardware,
             disks,
             agent: active && agent_is_connected(&live_text),

@@ -46,14 +46,16 @@ pub(super) async fn open(
         Origin::Image(from) => format!("backing file {path} of {from} of {disk}"),
     };
     let volume = find_volume(libvirt, path, &object).await?;
-    if libvirt.may_be_local()
-        && let Some(file) = open_here(path, volume.clone(), origin, &object).await?
-    {
+    let may_be_here = match volume {
+        Some(_) => libvirt.may_be_local(),
+        None => libvirt.is_here().await?,
+    };
+    if may_be_here && let Some(file) = open_here(path, volume.clone(), origin, &object).await? {
         return local_file(file, path, format, &object).await;
     }
     let Some(volume) = volume else {
         return Err(Error::new(Kind::Unsupported, "read", object)
-            .detail("it lies in no active storage pool of the host, and cannot be read from here")
+            .detail("it lies in no active storage pool of the host, and the host is not this machine, by its name and its processors")
             .remedy("define a pool for its folder (virsh pool-create-as), or start the VM"));
     };
     let remote = RemoteVolume::open(&libvirt.handle, path).await?;

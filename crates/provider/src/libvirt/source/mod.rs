@@ -24,6 +24,7 @@ mod offline;
 mod read_ahead;
 mod running;
 mod storage;
+mod users;
 
 use std::sync::Arc;
 
@@ -72,16 +73,23 @@ impl SourceHost for Libvirt {
     }
 
     async fn release(&self, vm: &VmSelector, owner: &Owner, keep: bool) -> Result<(), Error> {
-        match release(self, vm, &tag(owner)?, keep).await {
-            Err(error) if error.kind() == Kind::NotFound => Ok(()),
-            answer => answer,
+        let tag = tag(owner)?;
+        let missing = match release(self, vm, &tag, keep).await {
+            Err(error) if error.kind() == Kind::NotFound => error,
+            answer => return answer,
+        };
+        if self.is_gone(vm).await? {
+            return Ok(());
         }
+        // Something of it went at the same time, such as a job that ended.
+        tracing::debug!(vm = vm.name, error = %missing, "released once more");
+        release(self, vm, &tag, keep).await
     }
 
     async fn open_disk(&self, vm: &Vm, frozen: &FrozenId, disk: &str) -> Result<DiskInput, Error> {
         let selector = domain::selector(vm);
         let domain = Domain::read(self, &selector).await?;
-        Ok(DiskInput::Random(if offline::is_offline(frozen) {
+        Ok(DiskInput::Random(if frozen.is_offline() {
             Arc::new(offline::open(self, &domain, &selector, frozen, disk).await?)
         } else {
             Arc::new(export::open(self, &domain, &selector, frozen, disk).await?)
@@ -103,9 +111,15 @@ fn tag(owner: &Owner) -> Result<String, Error> {
 }
 
 async fn offline_state(libvirt: &Libvirt, domain: &Domain) -> Result<Frozen, Error> {
+    let is_block = domain.disks.iter().any(|disk| disk.is_block);
+    let detail = if is_block {
+        "the VM is shut off: its disks are read as they are; keep it so until they are, since a block device does not show that it was written"
+    } else {
+        "the VM is shut off: its image files are read as they are"
+    };
     Ok(Frozen {
         id: offline::state(libvirt, domain).await?,
-        detail: "the VM is shut off: its image files are read as they are".to_owned(),
+        detail: detail.to_owned(),
     })
 }
 

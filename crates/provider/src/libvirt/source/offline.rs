@@ -2,8 +2,12 @@
 //!
 //! Nothing is frozen, as nobody writes. The state's name is a digest over what the files look like from outside, so files
 //! that changed, or a VM that was started, make it another state.
+//!
+//! A block device looks as before after a VM ran on it, and libvirt does not count how often a domain was started. What can be
+//! seen is that it runs, which is looked for while it is read, and that it was stopped in another way than before.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use aws_lc_rs::digest;
@@ -19,21 +23,32 @@ use crate::libvirt::Libvirt;
 use crate::libvirt::volume::{ImageDisk, image_fault};
 use crate::{DiskSource, Error, FrozenId, ImageFormat, Kind, PowerState, VmSelector};
 
-/// What the names of these states begin with.
-const PREFIX: &str = "offline-";
+/// How often it is looked whether the VM runs: more seldom than one can be started and shut down again.
+const LOOK: Duration = Duration::from_secs(5);
 
-/// Whether a state is of this kind.
-pub(super) fn is_offline(frozen: &FrozenId) -> bool {
-    frozen.0.starts_with(PREFIX)
+/// Refuses a VM that only looks as if it were shut off: what its guest has not written yet is in the saved memory.
+fn check_saved(domain: &Domain) -> Result<(), Error> {
+    if !domain.is_saved {
+        return Ok(());
+    }
+    Err(
+        Error::new(Kind::Unsupported, "read the disks of", domain.object.clone())
+            .detail("its memory is saved (virsh managedsave), so its disks alone are not what its guest left")
+            .remedy("start it, and move it running or shut it down; or give up its memory (virsh managedsave-remove)"),
+    )
 }
 
 /// The state of all of the VM's disks.
 pub(super) async fn state(libvirt: &Libvirt, domain: &Domain) -> Result<FrozenId, Error> {
+    check_saved(domain)?;
     let mut hash = digest::Context::new(&digest::SHA256);
     for disk in &domain.disks {
         hash.update(format!("disk {}\n", disk.model.name).as_bytes());
         for stamp in open_chain(libvirt, domain, disk).await?.1 {
             hash.update(format!("{stamp}\n").as_bytes());
+        }
+        if disk.is_block {
+            hash.update(format!("stopped {}\n", domain.reason).as_bytes());
         }
     }
     let digest = hash.finish();
@@ -43,11 +58,12 @@ pub(super) async fn state(libvirt: &Libvirt, domain: &Domain) -> Result<FrozenId
         .iter()
         .take(16)
         .fold(0, |number: u128, &byte| number << 8 | u128::from(byte));
-    Ok(FrozenId(format!("{PREFIX}{number:032x}")))
+    Ok(FrozenId(format!("{}{number:032x}", FrozenId::OFFLINE)))
 }
 
 /// Checks that every disk's chain can be read and may be followed.
 pub(super) async fn check(libvirt: &Libvirt, domain: &Domain) -> Result<(), Error> {
+    check_saved(domain)?;
     for disk in &domain.disks {
         open_chain(libvirt, domain, disk).await?;
     }
@@ -66,6 +82,7 @@ pub(super) async fn open(
         libvirt: libvirt.clone(),
         vm: vm.clone(),
         frozen: frozen.clone(),
+        last: Mutex::new(Instant::now()),
     };
     watch.compare(domain).await?;
     let (image, _) = open_chain(libvirt, domain, domain.disk(disk)?).await?;
@@ -87,11 +104,36 @@ struct Watch {
     libvirt: Libvirt,
     vm: VmSelector,
     frozen: FrozenId,
+    /// When it was looked last.
+    last: Mutex<Instant>,
 }
 
 impl Watch {
+    /// Ends the reading of a VM that runs, once in a while.
+    async fn look(&self) -> Result<(), Error> {
+        {
+            let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+            if last.elapsed() < LOOK {
+                return Ok(());
+            }
+            *last = Instant::now();
+        }
+        let runs = self
+            .libvirt
+            .with_domain("look at", &self.vm, |_, domain| domain.is_active());
+        match runs.await {
+            Ok(true) => Err(gone(&self.vm.name, &self.frozen, "the VM was started")),
+            Ok(false) => Ok(()),
+            Err(error) => {
+                // Whoever reads it does not need the daemon, and without it nobody starts a VM.
+                tracing::debug!(vm = self.vm.name, %error, "cannot look whether the VM runs");
+                Ok(())
+            }
+        }
+    }
+
     async fn compare(&self, domain: &Domain) -> Result<(), Error> {
-        if domain.power == PowerState::On {
+        if domain.power == PowerState::On || domain.is_saved {
             return Err(gone(&domain.object, &self.frozen, "the VM was started"));
         }
         if state(&self.libvirt, domain).await? != self.frozen {
@@ -112,6 +154,7 @@ impl DiskSource for Offline {
     }
 
     async fn read(&self, offset: u64, buf: Buf) -> Result<Buf, Error> {
+        self.watch.look().await?;
         self.disk.read(offset, buf).await
     }
 

@@ -86,7 +86,7 @@ impl Disk {
             let why = format!("the VM has moved to node {}", guest.at.node);
             return Err(gone(&self.object, &self.frozen, &why));
         }
-        if offline::is_offline(&self.frozen) {
+        if self.frozen.is_offline() {
             offline::compare(&self.proxmox, &guest, &self.frozen).await
         } else {
             running::compare(&self.proxmox, &guest, &self.frozen).await.map(drop)

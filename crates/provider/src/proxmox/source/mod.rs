@@ -129,7 +129,7 @@ impl SourceHost for Proxmox {
                 clone::open(self, &guest, frozen, disk).await?,
             )));
         }
-        Ok(DiskInput::Random(Arc::new(if offline::is_offline(frozen) {
+        Ok(DiskInput::Random(Arc::new(if frozen.is_offline() {
             offline::open(self, &guest, frozen, disk).await?
         } else {
             running::open(self, &guest, frozen, disk).await?

@@ -14,24 +14,16 @@ use crate::proxmox::Proxmox;
 use crate::proxmox::ssh::{Shell, quote};
 use crate::{Error, Frozen, FrozenId};
 
-/// What the names of these states begin with.
-const PREFIX: &str = "offline-";
-
 /// The tasks behind which a disk may have another content.
 const WRITING: [&str; 6] = ["qmstart", "qmreboot", "qmresume", "qmrollback", "qmrestore", "qmigrate"];
 
 /// Where a node keeps its lists of tasks.
 const TASKS: &str = "/var/log/pve/tasks";
 
-/// Whether a state is of this kind.
-pub(super) fn is_offline(frozen: &FrozenId) -> bool {
-    frozen.0.starts_with(PREFIX)
-}
-
 /// The state of all of the VM's disks. Its name ends in the owner's tag.
 pub(super) async fn frozen(proxmox: &Proxmox, guest: &Guest, tag: &str) -> Result<Frozen, Error> {
     Ok(Frozen {
-        id: FrozenId(format!("{PREFIX}{}-{tag}", state(proxmox, guest).await?)),
+        id: FrozenId(format!("{}{}-{tag}", FrozenId::OFFLINE, state(proxmox, guest).await?)),
         detail: "the VM is stopped: its volumes are read as they are".to_owned(),
     })
 }
@@ -75,7 +67,7 @@ async fn last_start(shell: &Shell, vmid: u64, object: &str) -> Result<String, Er
 
 /// Digest and tag of a state.
 fn parts(frozen: &FrozenId) -> Option<(&str, &str)> {
-    let (digest, tag) = frozen.0.strip_prefix(PREFIX)?.split_once('-')?;
+    let (digest, tag) = frozen.0.strip_prefix(FrozenId::OFFLINE)?.split_once('-')?;
     let is_hex = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     (is_hex(digest) && is_hex(tag)).then_some((digest, tag))
 }

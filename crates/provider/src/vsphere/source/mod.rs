@@ -114,7 +114,7 @@ impl State {
             }
             answer => answer?,
         };
-        let subject = if offline::is_offline(frozen) {
+        let subject = if frozen.is_offline() {
             offline::check(&info, frozen)?;
             info.moref.clone()
         } else {
@@ -133,7 +133,7 @@ impl State {
 impl State {
     /// Whether a state that held when the lease was had holds still.
     async fn still_leased(&self, vsphere: &VSphere) -> Result<(), Error> {
-        if !offline::is_offline(&self.frozen) {
+        if !self.frozen.is_offline() {
             return Self::find(vsphere, &self.vm, &self.frozen).await.map(drop);
         }
         offline::check_leased(&self.info, &vsphere.look_up(&self.vm).await?)

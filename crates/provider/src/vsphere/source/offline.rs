@@ -10,14 +10,6 @@ use super::sum::hex;
 use crate::vsphere::inventory::VmInfo;
 use crate::{Error, FrozenId, PowerState};
 
-/// What the names of these states begin with.
-const PREFIX: &str = "offline-";
-
-/// Whether a state is of this kind.
-pub(super) fn is_offline(frozen: &FrozenId) -> bool {
-    frozen.0.starts_with(PREFIX)
-}
-
 /// The state of all of the VM's disks. The change version is another after any change of the configuration, which each start
 /// makes too; a disk that was moved or snapshotted has another file.
 pub(super) fn state(vm: &VmInfo) -> FrozenId {
@@ -40,7 +32,7 @@ pub(super) fn state(vm: &VmInfo) -> FrozenId {
     }
     let digest = context.finish();
     let hex = hex(&digest.as_ref()[..16]);
-    FrozenId(format!("{PREFIX}{hex}"))
+    FrozenId(format!("{}{hex}", FrozenId::OFFLINE))
 }
 
 /// Whether the disks are still those that a lease was had on. What else may be changed under a lease (notes, say) does not
