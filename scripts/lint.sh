@@ -4,7 +4,7 @@ set -eu
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-"$root/scripts/deps.sh" deny
+"$root/scripts/deps.sh" deny chart
 cd "$root"
 
 say "formatting"

@@ -1,6 +1,6 @@
 //! The engine: one step of one migration.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ pub struct Ports {
 pub struct Config {
     /// How many migrations may be past admission at once; at least 1.
     pub max_concurrent: usize,
+    /// Unfinished migrations that nobody drives: they are in nobody's way.
+    pub bystanders: BTreeSet<Key>,
     /// How many of them may use one Provider at once, as source or target. Default: no limit but the one on all.
     pub max_per_provider: Option<usize>,
     /// How many of them may use one host at once, whichever Providers lead to it. Default: no limit but the one on all.
@@ -50,6 +52,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             max_concurrent: 4,
+            bystanders: BTreeSet::new(),
             max_per_provider: None,
             max_per_host: None,
             readback: false,

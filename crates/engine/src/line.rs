@@ -166,7 +166,8 @@ async fn form(store: &dyn Store, config: &Config, formed: Time) -> Result<Line, 
     let mut resources = Resources::new(store, config);
     let mut seats = Seats::default();
     let mut waiting = Vec::new();
-    for migration in store.migrations().await? {
+    let migrations = store.migrations().await?.into_iter();
+    for migration in migrations.filter(|migration| !config.bystanders.contains(&key(migration))) {
         match standing(&migration) {
             Standing::Waits(since) => waiting.push((since, key(&migration), migration)),
             Standing::Holds => {

@@ -12,7 +12,7 @@ use crate::lock::Lock;
 /// The layout of this version.
 const FORMAT: &str = "vmferry state 1";
 
-/// What a state directory may hold when a crash hit its making.
+/// What a state directory may hold whose `format` a crash tore.
 const OURS: [&str; 7] = [
     "format",
     "lock",
@@ -22,6 +22,8 @@ const OURS: [&str; 7] = [
     "events",
     "run",
 ];
+/// What one may hold that has no `format`, which is written before everything else.
+const FIRST: [&str; 1] = ["lock"];
 
 /// A state directory.
 #[derive(Debug)]
@@ -134,6 +136,7 @@ fn refuse_foreign(root: &Path) -> Result<(), Error> {
         )
     };
     let marker = root.join("format");
+    let mut known = &OURS[..];
     match fs::read_to_string(&marker) {
         Ok(text) if text.trim() == FORMAT => return Ok(()),
         // Torn by a crash while it was first written: whoever works here next writes it again.
@@ -144,7 +147,7 @@ fn refuse_foreign(root: &Path) -> Result<(), Error> {
                 "its file `format` says {found:?}, this version of vmferry reads {FORMAT:?}"
             ));
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => known = &FIRST,
         Err(error) => return Err(error::io("read", &marker, error)),
     }
     let listing = match fs::read_dir(root) {
@@ -154,7 +157,7 @@ fn refuse_foreign(root: &Path) -> Result<(), Error> {
     };
     for entry in listing {
         let name = entry.map_err(|error| error::io("list", root, error))?.file_name();
-        if !OURS.iter().any(|ours| name == *ours) {
+        if !known.iter().any(|ours| name == *ours) {
             return refuse(format!("it holds {}, which vmferry did not make", name.display()));
         }
     }
@@ -188,6 +191,16 @@ mod tests {
         assert_eq!(error.kind(), Kind::Foreign);
         assert!(error.to_string().contains("thesis.txt"), "{error}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_folder_that_only_looks_like_one_is_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("run")).unwrap();
+        fs::write(dir.path().join("run/thesis.txt"), "dear").unwrap();
+        let error = StateDir::open(dir.path()).unwrap_err();
+        assert_eq!(error.kind(), Kind::Foreign, "{error}");
+        assert!(dir.path().join("run/thesis.txt").exists());
     }
 
     #[test]

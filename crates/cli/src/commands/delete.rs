@@ -29,6 +29,9 @@ pub async fn delete(args: Delete) -> Result<Code, Failure> {
         .iter()
         .map(|name| args.namespace.find(&store, name))
         .collect::<Result<Vec<_>, _>>()?;
+    if !args.paths.is_empty() {
+        correct(&store, &args.paths)?;
+    }
     for record in &records {
         know_secrets(&store, record, &args.paths).await?;
     }
@@ -55,6 +58,14 @@ pub async fn delete(args: Delete) -> Result<Code, Failure> {
         Some(Stop::Interrupted) => Code::Interrupted,
         _ => Code::Failed,
     })
+}
+
+/// Takes over Providers and VirtualMachines as they are now: a host may have moved since the migration ran.
+fn correct(store: &LocalStore, paths: &[PathBuf]) -> Result<(), Failure> {
+    let mut input = on_disk(|| input::read(paths))?;
+    input.manifests.migrations.clear();
+    let applied = on_disk(|| store.apply(&input.manifests, &input.paths, &SystemClock.now()));
+    applied.map(drop).map_err(Failure::bad_input)
 }
 
 /// Finds the Secrets that cleaning up needs: in `paths`, or else in the files that the migration was last run from.

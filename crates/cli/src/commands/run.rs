@@ -1,5 +1,6 @@
 //! `vmferry run`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,10 +67,9 @@ fn take_up(store: &LocalStore, input: &Input) -> Result<Vec<Key>, Failure> {
     Ok(applied.migrations.into_iter().map(|(key, _)| key).collect())
 }
 
-/// Migrations of other manifests that are not at their end keep their slots, but nobody drives them here: they must not
-/// keep ours waiting.
+/// Migrations of other manifests that are not at their end are driven by nobody here: they must not keep ours waiting.
 fn config(args: &Run, store: &LocalStore, keys: &[Key], reporter: &dyn Reporter) -> Config {
-    let mut left = 0;
+    let mut bystanders = BTreeSet::new();
     for record in store.records() {
         let key = key_of(&record.migration);
         let ended = record
@@ -78,15 +78,16 @@ fn config(args: &Run, store: &LocalStore, keys: &[Key], reporter: &dyn Reporter)
             .as_ref()
             .is_some_and(|status| status.completion_time.is_some());
         if !ended && !keys.contains(&key) {
-            left += 1;
             let text = format!(
                 "is unfinished and not among these manifests: run its manifests, too, or `vmferry delete {key}`"
             );
             reporter.note(Some(&key), &text);
+            bystanders.insert(key);
         }
     }
     Config {
-        max_concurrent: usize::from(args.max_concurrent) + left,
+        max_concurrent: usize::from(args.max_concurrent),
+        bystanders,
         max_per_provider: args.max_per_provider.map(usize::from),
         max_per_host: args.max_per_host.map(usize::from),
         readback: args.verify == Verify::Readback,

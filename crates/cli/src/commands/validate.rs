@@ -8,6 +8,7 @@ use vmferry_engine::port::Store;
 use vmferry_engine::{Config, Engine, Next, Ports};
 use vmferry_staging::HostPolicy;
 
+use super::controller::place;
 use super::on_disk;
 use crate::args::Validate;
 use crate::clock::SystemClock;
@@ -46,11 +47,11 @@ pub async fn validate(args: Validate) -> Result<Code, Failure> {
 async fn connect(manifests: Manifests, hosts: HostPolicy) -> Result<Code, Failure> {
     let keys: Vec<Key> = manifests.migrations.keys().cloned().collect();
     let scratch = Arc::new(Scratch::new(manifests));
-    let runtime = std::env::temp_dir().join(format!("vmferry-{}", std::process::id()));
+    let runtime = on_disk(|| place::runtime(None))?;
     let engine = Engine::new(
         Ports {
             store: Arc::clone(&scratch) as _,
-            connector: Arc::new(Wiring::new(runtime.clone(), hosts)),
+            connector: Arc::new(Wiring::new(runtime.path().to_owned(), hosts)),
             executor: Arc::clone(&scratch) as _,
             clock: Arc::new(SystemClock),
             events: Arc::clone(&scratch) as _,
@@ -72,8 +73,6 @@ async fn connect(manifests: Manifests, hosts: HostPolicy) -> Result<Code, Failur
             Err(message) => messages.push(format!("VMMigration {key}: {message}")),
         }
     }
-    // Best effort: it holds no more than sockets of connections that are closed by now.
-    let _ = std::fs::remove_dir_all(&runtime);
     if messages.is_empty() {
         Ok(Code::Success)
     } else {

@@ -73,6 +73,24 @@ fn a_provider_has_a_limit_of_its_own_and_others_go_past_it() {
 }
 
 #[test]
+fn what_nobody_drives_is_in_nobodys_way() {
+    let mut drive = drive();
+    drive.config.max_per_provider = Some(1);
+    drive.config.max_concurrent = 1;
+    drive.restart();
+    let left = migration(&mut drive, "m1", 1, "a", "b");
+    drive.step(&left);
+    assert_eq!(drive.phase(&left), Phase::Validating);
+    let ours = migration(&mut drive, "m2", 2, "a", "b");
+    drive.step(&ours);
+    assert_eq!(drive.phase(&ours), Phase::Pending);
+    drive.config.bystanders = [left].into();
+    drive.restart();
+    drive.step(&ours);
+    assert_eq!(drive.phase(&ours), Phase::Validating);
+}
+
+#[test]
 fn two_providers_at_one_host_share_its_limit() {
     let mut drive = drive();
     provider(&drive, "b", "KVM.example.com");

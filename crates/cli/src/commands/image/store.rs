@@ -77,20 +77,36 @@ pub async fn write(
     let spec = ExportSpec {
         object: key.clone(),
         owner: once.clone(),
-        frozen: once,
+        frozen: once.clone(),
         format,
         memory: MEMORY,
     };
     let (source, progress) = (Arc::new(Disk(Arc::clone(image))), Arc::new(Progress::default()));
     let exported = Box::pin(export_disk(source, Arc::clone(&store), spec, progress, stop.clone())).await;
     let undo = async {
-        if exported.is_err() {
-            store.abort(&key).await?;
+        match exported {
+            Ok(_) => store.delete_note(&key).await,
+            // Without a note nothing was begun; one that is another's vouches for what is there.
+            Err(_) if store.note(&key).await?.is_none() => Ok(()),
+            Err(_) => vmferry_staging::discard(&*store, &key, &once, false).await.map(drop),
         }
-        store.delete_note(&key).await
     };
     let undone = timeout(UNDO, undo).await;
-    let report = exported.map_err(Failure::failed)?;
+    let report = match (exported, &undone) {
+        (Ok(report), _) => report,
+        (Err(error), Ok(Ok(()))) => return Err(Failure::failed(error)),
+        (Err(error), left) => {
+            let why = match left {
+                Ok(Err(error)) => error.to_string(),
+                _ => format!("the store did not answer within {} s", UNDO.as_secs()),
+            };
+            let mut failure = Failure::failed(error);
+            failure.messages.push(format!(
+                "what was uploaded of {url} is still there: {why}; remove it by hand"
+            ));
+            return Err(failure);
+        }
+    };
     match undone {
         Ok(Ok(())) => Ok(report),
         Ok(Err(error)) => Err(Failure::failed(format!("{url} was written whole; {error}"))),
@@ -99,6 +115,20 @@ pub async fn write(
             UNDO.as_secs()
         ))),
     }
+}
+
+/// Removes an object that this process wrote.
+pub async fn remove(object: &Object, access: &Access) -> Result<(), Failure> {
+    let Found { store, key } = open(object, access)?;
+    let why = match timeout(UNDO, store.delete(&key)).await {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("the store did not answer within {} s", UNDO.as_secs()),
+    };
+    let url = store.url(&key);
+    Err(Failure::failed(format!(
+        "{url} is still there: {why}; remove it by hand"
+    )))
 }
 
 /// Finds the store of an object. Nothing is connected to yet.

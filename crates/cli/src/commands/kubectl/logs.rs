@@ -50,6 +50,8 @@ async fn newest(cluster: &Cluster, migration: &VMMigration) -> Result<Option<Pod
 async fn print(cluster: &Cluster, pod: &str, follow: bool) -> Result<bool, Failure> {
     let params = LogParams {
         follow,
+        // A pod template may bring others.
+        container: Some(vmferry_operator::jobs::WORKER.to_owned()),
         ..LogParams::default()
     };
     let failed = |detail: String| Failure::failed(format!("cannot read the log of pod {pod}: {detail}"));

@@ -85,6 +85,31 @@ fn a_bucket_holds_images() {
     there_and_back(&bench, &folder, &access);
 }
 
+/// Another process is at the same object: its upload and its journal are its own.
+#[test]
+fn an_upload_of_another_is_left_alone() {
+    let bench = Bench::new();
+    raw_disk(&bench, "disk.raw", 24 * MIB);
+    let server = Ganesha::start(Export::default());
+    let options = format!("vers=4.1,port={},mountport={}", server.port(), server.mount_port());
+    let manifest =
+        format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: nfs}}\nstringData: {{mountOptions: \"{options}\"}}\n");
+    bench.write("secret.yaml", &manifest);
+    let theirs = [
+        (".copy.qcow2.note", r#"{"version":1,"owner":"another"}"#),
+        (".copy.qcow2.1234.part", "what arrived"),
+    ];
+    for (name, text) in theirs {
+        std::fs::write(server.folder().join(name), text).unwrap();
+    }
+    let object = format!("nfs://127.0.0.1{}/copy.qcow2", Ganesha::PSEUDO);
+    let convert = ["image", "convert", "--secret", "secret.yaml", "disk.raw", &object];
+    bench.run(&convert).refused(1, &["copy.qcow2"]);
+    for (name, text) in theirs {
+        assert_eq!(std::fs::read_to_string(server.folder().join(name)).unwrap(), text);
+    }
+}
+
 #[test]
 fn an_nfs_server_holds_images() {
     let bench = Bench::new();

@@ -138,13 +138,26 @@ async fn to_store(
     let access = &args.input.access;
     let report = store::write(&job.image, object, format, access, stop).await;
     let report = match report {
-        Err(_) if stop.is_cancelled() => return Err(interrupted()),
+        Err(failure) if stop.is_cancelled() => {
+            // What could not be undone is told.
+            let mut interrupted = interrupted();
+            interrupted.messages.extend(failure.messages.into_iter().skip(1));
+            return Err(interrupted);
+        }
         report => report?,
     };
     if args.verify {
-        let copy = open::open_object(object, format, access).await?;
-        let check = verify(&copy, job, &report.content_digest, &object.url);
-        unless(stop, check).await?;
+        let check = async {
+            let copy = open::open_object(object, format, access).await?;
+            verify(&copy, job, &report.content_digest, &object.url).await
+        };
+        if let Err(mut failure) = unless(stop, check).await {
+            // What was not found to be right does not stay under its name.
+            if let Err(left) = store::remove(object, access).await {
+                failure.messages.extend(left.messages);
+            }
+            return Err(failure);
+        }
     }
     Ok(Copied {
         len: report.len,
