@@ -137,6 +137,22 @@ fn secrets_that_are_gone_are_named_on_deletion() {
     bench.run(&["delete", "web", "-f", "other.yaml"]).succeeded();
 }
 
+#[test]
+fn a_host_that_moved_is_corrected_on_deletion() {
+    let bench = Bench::new();
+    waiting(&bench);
+    bench.run(&["run", "-f", "m.yaml", "--timeout", "1s"]);
+    let manifest = std::fs::read_to_string(bench.path("m.yaml")).unwrap();
+    bench.write(
+        "moved.yaml",
+        &manifest.replace("/nonexistent/a'", "/nonexistent/moved'"),
+    );
+    let endpoint = || std::fs::read_to_string(bench.path("state/providers/default/a.json")).unwrap();
+    assert!(endpoint().contains("/nonexistent/a\""));
+    bench.run(&["delete", "web", "-f", "moved.yaml"]).succeeded();
+    assert!(endpoint().contains("/nonexistent/moved\""));
+}
+
 #[cfg(target_os = "linux")]
 mod signals {
     use std::io::{BufRead, BufReader};
