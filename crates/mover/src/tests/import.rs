@@ -278,7 +278,8 @@ async fn a_write_that_fails_after_a_silence_is_not_gone_past() {
         let staged = Staged::new(staged, target).await;
         let tuning = Tuning {
             patience: (3, Duration::from_millis(1)),
-            stall: Some(Duration::from_millis(200)),
+            // Taken for stalled after three seconds, and given up after five.
+            stall: Some(Duration::from_secs(2)),
             ..OFTEN
         };
         let cancel = CancellationToken::new();
@@ -288,7 +289,7 @@ async fn a_write_that_fails_after_a_silence_is_not_gone_past() {
             .unwrap()
             .tuned(tuning);
         import.start_over().await.unwrap();
-        let sink = LateFailure::new(FileSink::anew(&staged.volume(), 4).await, 5, Duration::from_millis(300));
+        let sink = LateFailure::new(FileSink::anew(&staged.volume(), 4).await, 5, Duration::from_secs(4));
         let error = import.run(sink, &Progress::default(), &cancel).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Target(vmferry_provider::Kind::Failed), "{error}");
         let (_, got) = staged.import(staged.lab.store(), 4, OFTEN).await;
