@@ -248,7 +248,8 @@ pub struct Delete {
     pub names: Vec<String>,
     #[command(flatten)]
     pub namespace: Namespace,
-    /// Manifests with the Secrets. Default: the files from which the migration was last run.
+    /// Manifests with the Secrets, and with Providers and VirtualMachines that have changed. Default: the files from which the
+    /// migration was last run.
     #[arg(short = 'f', long = "filename", value_name = "PATH")]
     pub paths: Vec<PathBuf>,
     #[command(flatten)]

@@ -306,12 +306,17 @@ impl Import {
         let mut patience = self.patience();
         loop {
             let stalled = || Error::new(Kind::Stalled, "use", &*self.object).detail("the store does not answer");
-            let done = tokio::time::timeout(self.tuning.stall.unwrap_or(STALL), work()).await;
+            let done = tokio::time::timeout(self.answer(), work()).await;
             match done.unwrap_or_else(|_| Err(stalled())) {
                 Ok(done) => return Ok(done),
                 Err(error) => patience.after(error, progress, cancel).await?,
             }
         }
+    }
+
+    /// How long a single call may take.
+    fn answer(&self) -> Duration {
+        self.tuning.stall.unwrap_or(STALL)
     }
 
     fn name(&self) -> Name {

@@ -58,7 +58,7 @@ impl Import {
             return;
         }
         if let Some(states) = place.states()
-            && let Ok(Err(error)) = tokio::time::timeout(self.stall(), writer.note(states)).await
+            && let Ok(Err(error)) = tokio::time::timeout(self.answer(), writer.note(states)).await
         {
             tracing::warn!(%error, "what was written to the volume is not kept for the next attempt");
         }
@@ -154,7 +154,7 @@ impl Import {
 
     /// How long no sign of life may come: the store gives one with each range that is whole, and on a slow way all of them come at the
     /// same time. Connections over which nothing comes are given up by the store itself, and sooner.
-    pub(super) fn stall(&self) -> Duration {
+    fn stall(&self) -> Duration {
         let slow = Duration::from_secs((self.chunks() as u64 * CHUNK) / SLOWEST);
         self.tuning.stall.unwrap_or(STALL + slow)
     }

@@ -56,7 +56,7 @@ pub struct Convert {
     /// Replaces DST if it is a file.
     #[arg(long)]
     pub force: bool,
-    /// Reads the copy back and compares it before it gets its name.
+    /// Reads the copy back and compares it: a file before it gets its name; an object that differs is deleted.
     #[arg(long)]
     pub verify: bool,
     /// Does not take the SHA-256 of the written file: for a raw file it covers the holes, too, at about 0.5 s a GiB.

@@ -84,51 +84,44 @@ pub async fn write(
     let (source, progress) = (Arc::new(Disk(Arc::clone(image))), Arc::new(Progress::default()));
     let exported = Box::pin(export_disk(source, Arc::clone(&store), spec, progress, stop.clone())).await;
     let undo = async {
-        match exported {
+        match &exported {
             Ok(_) => store.delete_note(&key).await,
             // Without a note nothing was begun; one that is another's vouches for what is there.
             Err(_) if store.note(&key).await?.is_none() => Ok(()),
             Err(_) => vmferry_staging::discard(&*store, &key, &once, false).await.map(drop),
         }
     };
-    let undone = timeout(UNDO, undo).await;
-    let report = match (exported, &undone) {
-        (Ok(report), _) => report,
-        (Err(error), Ok(Ok(()))) => return Err(Failure::failed(error)),
-        (Err(error), left) => {
-            let why = match left {
-                Ok(Err(error)) => error.to_string(),
-                _ => format!("the store did not answer within {} s", UNDO.as_secs()),
-            };
+    let undone = in_time(undo).await;
+    match (exported, undone) {
+        (Ok(report), Ok(())) => Ok(report),
+        (Ok(_), Err(why)) => Err(Failure::failed(format!(
+            "{url} was written whole, and its journal is still there: {why}; delete the note beside it"
+        ))),
+        (Err(error), Ok(())) => Err(Failure::failed(error)),
+        (Err(error), Err(why)) => {
             let mut failure = Failure::failed(error);
             failure.messages.push(format!(
                 "what was uploaded of {url} is still there: {why}; remove it by hand"
             ));
-            return Err(failure);
+            Err(failure)
         }
-    };
-    match undone {
-        Ok(Ok(())) => Ok(report),
-        Ok(Err(error)) => Err(Failure::failed(format!("{url} was written whole; {error}"))),
-        Err(_) => Err(Failure::failed(format!(
-            "{url} was written whole, and its journal could not be removed within {} s; delete the note beside it",
-            UNDO.as_secs()
-        ))),
+    }
+}
+
+/// The end of a clean-up, or why it did not come to it.
+async fn in_time(work: impl Future<Output = Result<(), vmferry_staging::Error>>) -> Result<(), String> {
+    match timeout(UNDO, work).await {
+        Ok(done) => done.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("the store did not answer within {} s", UNDO.as_secs())),
     }
 }
 
 /// Removes an object that this process wrote.
 pub async fn remove(object: &Object, access: &Access) -> Result<(), Failure> {
     let Found { store, key } = open(object, access)?;
-    let why = match timeout(UNDO, store.delete(&key)).await {
-        Ok(Ok(())) => return Ok(()),
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => format!("the store did not answer within {} s", UNDO.as_secs()),
-    };
+    let deleted = in_time(store.delete(&key)).await;
     let url = store.url(&key);
-    Err(Failure::failed(format!(
-        "{url} is still there: {why}; remove it by hand"
-    )))
+    deleted.map_err(|why| Failure::failed(format!("{url} is still there: {why}; remove it by hand")))
 }
 
 /// Finds the store of an object. Nothing is connected to yet.

@@ -104,7 +104,7 @@ fn an_upload_of_another_is_left_alone() {
     }
     let object = format!("nfs://127.0.0.1{}/copy.qcow2", Ganesha::PSEUDO);
     let convert = ["image", "convert", "--secret", "secret.yaml", "disk.raw", &object];
-    bench.run(&convert).refused(1, &["copy.qcow2"]);
+    bench.run(&convert).refused(1, &["copy.qcow2", "another"]);
     for (name, text) in theirs {
         assert_eq!(std::fs::read_to_string(server.folder().join(name)).unwrap(), text);
     }
